@@ -20,6 +20,7 @@ from support.networks import KINDS
 from support.weights import Pantry, Shelf, open_pantry, open_shelf
 
 from senetzoo import own
+from senetzoo._utils.torchvision import import_torchvision
 from senetzoo.gates import GATES
 from senetzoo.registry import CONFIGS, ENTRIES
 
@@ -95,6 +96,8 @@ settings.register_profile("exploring", derandomize=False, deadline=None, print_b
 def pytest_configure(config: pytest.Config) -> None:
     # Before the tests are imported, because their own settings inherit from this profile.
     settings.load_profile("exploring" if config.getoption("--slow") else "repeatable")
+    # Then tests, timm and pytorchcv can import it too, whether its operators load or not.
+    import_torchvision()
     gc.disable()
     # Background jobs of a shell ignore Ctrl-C, and so would subprocesses of the tests.
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:

@@ -25,7 +25,6 @@ from support.parity import regnet_widths_on_cpu
 from torch import nn
 
 from senetzoo import ECA, attach, detach, site_map
-from senetzoo._utils.torchvision import import_torchvision
 from senetzoo.errors import PolicyError
 
 Network = tuple[str, Callable[[], nn.Module]]
@@ -95,7 +94,6 @@ def attached_and_detached(model: nn.Module) -> int:
 
 def census(library: str, only: Sequence[str] = ()) -> tuple[dict[str, int], dict[str, str]]:
     """Number of gates by network of `library`, and the reason by refused network."""
-    import_torchvision()
     taken: dict[str, int] = {}
     refused: dict[str, str] = {}
     for name, build in NETWORKS[library]():

@@ -18,7 +18,6 @@ from support.networks import randomize
 from torch import Tensor, nn
 
 from senetzoo import SE, attach, detach, site_map, stage
-from senetzoo._utils.torchvision import import_torchvision
 
 IMAGES = torch.rand(2, 3, 64, 64, generator=torch.Generator().manual_seed(0))
 SLOW = pytest.mark.slow
@@ -26,7 +25,6 @@ IDENTITY = all_five(SE(init="identity"))
 
 
 def built(name: str) -> nn.Module:
-    import_torchvision()
     from torchvision import models
 
     options: dict[str, Any] = {"weights": None, "weights_backbone": None, "num_classes": 5}

@@ -13,7 +13,6 @@ import pytest
 import torch
 
 from senetzoo import NONE, site_map
-from senetzoo._utils.torchvision import import_torchvision
 from senetzoo.nn.slots import Site
 from senetzoo.policies.foreign.places import complete
 from senetzoo.zoo import config
@@ -54,7 +53,6 @@ FEWER = {
 
 def foreign(name: str) -> torch.nn.Module:
     library, network = name.split()
-    import_torchvision()
     if library == "timm":
         model: torch.nn.Module = importlib.import_module("timm").create_model(network)
     elif library == "pytorchcv":

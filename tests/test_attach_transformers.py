@@ -13,7 +13,6 @@ from support.networks import randomize, relative_error
 from torch import Tensor, nn
 
 from senetzoo import SE, attach, detach, site_map
-from senetzoo._utils.torchvision import import_torchvision
 from senetzoo.models.resnet import ResNetConfig
 from senetzoo.nn.slots import POSITIONS
 
@@ -21,7 +20,6 @@ IMAGES = torch.rand(2, 3, 64, 64, generator=torch.Generator().manual_seed(0))
 
 
 def built(kind: str) -> Any:
-    import_torchvision()
     transformers = pytest.importorskip("transformers")
     stages: dict[str, Any] = {"depths": [2, 1, 1, 1], "num_labels": 5}
     torch.manual_seed(0)

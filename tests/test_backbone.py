@@ -12,7 +12,6 @@ from support.networks import reduced, tiny
 from torch import Tensor, fx, nn
 
 from senetzoo import NONE, SE, Backbone, attach, config, create
-from senetzoo._utils.torchvision import import_torchvision
 from senetzoo.errors import ConfigError
 from senetzoo.nn.classifier import Classifier
 
@@ -84,7 +83,6 @@ def test_a_dilated_backbone_has_the_strided_one_in_every_second_pixel(name: str)
 
 
 def test_a_dilated_backbone_is_torchvisions() -> None:
-    import_torchvision()
     from torchvision.models.resnet import Bottleneck, ResNet
 
     network = config("resnet50").replace(depths=(1, 1, 2, 2)).build(seed=0).eval()
@@ -148,7 +146,6 @@ def _nms(boxes: Tensor, scores: Tensor, iou_threshold: float) -> Tensor:
 
 
 def test_faster_rcnn_trains(monkeypatch: pytest.MonkeyPatch) -> None:
-    import_torchvision()
     from torchvision.models.detection import FasterRCNN
     from torchvision.models.detection.anchor_utils import AnchorGenerator
     from torchvision.models.detection.backbone_utils import BackboneWithFPN
@@ -199,7 +196,6 @@ def test_faster_rcnn_trains(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_feature_extractors_of_torchvision() -> None:
-    import_torchvision()
     from torchvision.models.feature_extraction import create_feature_extractor
 
     network = create("se_resnet20", seed=0).eval()

@@ -11,7 +11,6 @@ from support.parity import TOLERANCE, from_library, numbered, numbers, ours, ske
 from torch import nn
 
 from senetzoo import SE, config, create
-from senetzoo._utils.torchvision import import_torchvision
 from senetzoo.errors import WeightsError
 from senetzoo.nn.classifier import Classifier
 from senetzoo.registry import ENTRIES
@@ -81,7 +80,6 @@ def test_reading_undoes_writing(dialect: str, name: str) -> None:
 
 
 def test_every_network_that_torchvision_has() -> None:
-    import_torchvision()
     from torchvision import models
 
     here = {name for name in models.list_models(module=models) if name in ENTRIES}

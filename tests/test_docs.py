@@ -16,7 +16,6 @@ from click.testing import CliRunner
 
 import senetzoo
 from senetzoo import registry
-from senetzoo._utils.torchvision import import_torchvision
 from senetzoo.cli import main
 from senetzoo.models.family import Family
 from senetzoo.nn.slots import POSITIONS
@@ -51,7 +50,6 @@ def test_the_tutorial_shows_what_eval_prints() -> None:
 def test_python_examples_run_in_their_order(
     document: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import_torchvision()  # some import it
     monkeypatch.chdir(tmp_path)  # some write files
     names: dict[str, object] = {}
     for body in fences(document, "python"):

@@ -3,13 +3,26 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import pytest
 import torch
+from pytorchcv.models.bamresnet import BamBlock
+from pytorchcv.models.cbamresnet import CbamBlock
+from pytorchcv.models.common.att import SEBlock
 from support.networks import gate_site, images, message, randomize, relative_error
+from timm.layers.cbam import CbamModule, ChannelAttn, SpatialAttn
+from timm.layers.coord_attn import CoordAttn
+from timm.layers.eca import EcaModule
+from timm.layers.gather_excite import GatherExcite
+from timm.layers.global_context import GlobalContext
+from timm.layers.non_local_attn import NonLocalAttn
+from timm.layers.squeeze_excite import EffectiveSEModule, SEModule
 from torch import Tensor, nn
+from torchvision.ops.misc import SqueezeExcitation as Torchvisions
 
 from senetzoo import (
     BAM,
@@ -32,7 +45,6 @@ from senetzoo import (
     SimAM,
     TripletAttention,
 )
-from senetzoo._utils.torchvision import import_torchvision
 from senetzoo.errors import ConfigError, PolicyError
 from senetzoo.nn.counting import module_macs
 from senetzoo.policies.algebra import Gate
@@ -65,135 +77,123 @@ def cbam_name(name: str) -> str:
     ).replace("sp_gate.conv.", "")  # fmt: skip
 
 
-@pytest.mark.parametrize("size", [(6, 6), (7, 3), (1, 1)], ids=str)
-def test_cbam_is_timms(size: tuple[int, int]) -> None:
-    import_torchvision()
-    from timm.layers.cbam import CbamModule, ChannelAttn, SpatialAttn
-
-    x = images(3, 64, *size)
-    ours = CBAM(bias=False).build(gate_site(64)).double()
-    agree(ours, CbamModule(64).double(), cbam_name, x)
-    channel = CBAM(8, part="channel").build(gate_site(64)).double()
-    agree(channel, ChannelAttn(64, rd_ratio=1 / 8, mlp_bias=True).double(), cbam_name, x)
-    spatial = CBAM(part="spatial", kernel=3).build(gate_site(64)).double()
-    agree(spatial, SpatialAttn(3).double(), lambda n: n.removeprefix("conv."), x)
-
-
-def test_cbam_is_pytorchcvs() -> None:
-    import_torchvision()
-    from pytorchcv.models.cbamresnet import CbamBlock
-
-    theirs = CbamBlock(48).double()
-    ours = CBAM().build(gate_site(48)).double()
-
-    class Flipped(nn.Module):
-        """Theirs with maximum and mean swapped."""
-
-        def __init__(self) -> None:
-            super().__init__()
-            self.inner = theirs
-
-        def forward(self, x: Tensor) -> Tensor:
-            weight = theirs.sp_gate.conv.conv.weight
-            swapped = {"sp_gate.conv.conv.weight": weight.flip(1)}
-            out: Tensor = torch.func.functional_call(theirs, swapped, (x,))
-            return out
-
-    agree(ours, Flipped(), lambda n: cbam_name(n.removeprefix("inner.")), images(3, 48, 7, 5))
+def bam_name(name: str) -> str:
+    """Our name of a parameter of pytorchcv's BAM."""
+    for old, new in (
+        ("ch_att.init_fc.fc.", "fc1."),
+        ("ch_att.init_fc.bn.", "fc_bn."),
+        ("ch_att.final_fc.", "fc2."),
+        ("sp_att.init_conv.conv.", "conv1."),
+        ("sp_att.init_conv.bn.", "bn1."),
+        ("sp_att.dil_convs.conv1.conv.", "conv2."),
+        ("sp_att.dil_convs.conv1.bn.", "bn2."),
+        ("sp_att.dil_convs.conv2.conv.", "conv3."),
+        ("sp_att.dil_convs.conv2.bn.", "bn3."),
+        ("sp_att.final_conv.", "conv4."),
+    ):
+        name = name.replace(old, new)
+    return name
 
 
-@pytest.mark.parametrize("bias", [True, False])
-@pytest.mark.parametrize("channels", [32, 512])
-def test_coordinate_attention_is_timms(channels: int, bias: bool) -> None:
-    import_torchvision()
-    from timm.layers.coord_attn import CoordAttn
+class Flipped(nn.Module):
+    """pytorchcv's CBAM with maximum and mean swapped."""
 
-    # timm derives the hidden channels in another way.
-    hidden = {32: 8, 512: 16}[channels]
-    theirs = CoordAttn(channels, rd_channels=hidden, bias=bias).double()
-    ours = CoordinateAttention(bias=bias).build(gate_site(channels)).double()
-    for size in ((6, 6), (7, 3), (1, 1)):
-        agree(ours, theirs, str, images(3, channels, *size))
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner = CbamBlock(48)
 
-
-def test_ese_is_timms() -> None:
-    import_torchvision()
-    from timm.layers.squeeze_excite import EffectiveSEModule
-
-    for gate, layer in (("hardsigmoid", "hard_sigmoid"), ("sigmoid", "sigmoid")):
-        ours = ESE(gate).build(gate_site(24)).double()  # type: ignore[arg-type]
-        agree(ours, EffectiveSEModule(24, gate_layer=layer).double(), str, images(3, 24, 5, 4))
+    def forward(self, x: Tensor) -> Tensor:
+        weight = self.inner.sp_gate.conv.conv.weight
+        swapped = {"sp_gate.conv.conv.weight": weight.flip(1)}
+        out: Tensor = torch.func.functional_call(self.inner, swapped, (x,))
+        return out
 
 
-@pytest.mark.parametrize("fusion", ["add", "scale"])
-@pytest.mark.parametrize("size", [(6, 6), (7, 3), (1, 1)], ids=str)
-def test_global_context_is_timms(fusion: Any, size: tuple[int, int]) -> None:
-    import_torchvision()
-    from timm.layers.global_context import GlobalContext
-
-    theirs = GlobalContext(
+def global_context(fusion: str) -> nn.Module:
+    theirs: Any = GlobalContext(
         64, fuse_add=fusion == "add", fuse_scale=fusion == "scale", rd_ratio=1 / 8
-    ).double()
+    )
     # It cancels in the softmax.
-    theirs.conv_attn.bias = None  # type: ignore[union-attr]
+    theirs.conv_attn.bias = None
     # timm's epsilon is 1e-6; the authors' is PyTorch's.
     getattr(theirs, f"mlp_{fusion}").norm.eps = 1e-5
-    ours = GC(8, fusion).build(gate_site(64)).double()
-    agree(
-        ours,
-        theirs,
-        lambda n: n.replace("conv_attn.", "mask.").removeprefix(f"mlp_{fusion}."),
-        images(3, 64, *size),
-    )
+    return theirs  # type: ignore[no-any-return]
 
 
-@pytest.mark.parametrize("size", [(6, 6), (7, 3), (1, 1)], ids=str)
-def test_non_local_is_timms(size: tuple[int, int]) -> None:
-    import_torchvision()
-    from timm.layers.non_local_attn import NonLocalAttn
-
-    theirs = NonLocalAttn(64).double()  # type: ignore[no-untyped-call]
+def non_local() -> nn.Module:
+    theirs: Any = NonLocalAttn(64)  # type: ignore[no-untyped-call]
     # They cancel in the softmax and in the norm.
     theirs.p.register_parameter("bias", None)
     theirs.z.register_parameter("bias", None)
-    ours = NonLocal(8, "sqrt").build(gate_site(64)).double()
-    names = {"t": "q", "p": "k", "g": "v", "z": "out", "norm": "bn"}
-    agree(
-        ours,
-        theirs,
-        lambda n: names[n.split(".")[0]] + "." + n.split(".")[1],
-        images(3, 64, *size),
-    )
+    return theirs  # type: ignore[no-any-return]
 
 
-def test_bam_is_pytorchcvs() -> None:
-    import_torchvision()
-    from pytorchcv.models.bamresnet import BamBlock
+def non_local_name(name: str) -> str:
+    layer, _, parameter = name.partition(".")
+    return {"t": "q", "p": "k", "g": "v", "z": "out", "norm": "bn"}[layer] + f".{parameter}"
 
-    def name(theirs: str) -> str:
-        for old, new in (
-            ("ch_att.init_fc.fc.", "fc1."),
-            ("ch_att.init_fc.bn.", "fc_bn."),
-            ("ch_att.final_fc.", "fc2."),
-            ("sp_att.init_conv.conv.", "conv1."),
-            ("sp_att.init_conv.bn.", "bn1."),
-            ("sp_att.dil_convs.conv1.conv.", "conv2."),
-            ("sp_att.dil_convs.conv1.bn.", "bn2."),
-            ("sp_att.dil_convs.conv2.conv.", "conv3."),
-            ("sp_att.dil_convs.conv2.bn.", "bn3."),
-            ("sp_att.final_conv.", "conv4."),
-        ):
-            theirs = theirs.replace(old, new)
-        return theirs
 
-    ours = BAM(combine="product").build(gate_site(48)).double()
-    agree(ours, BamBlock(48).double(), name, images(3, 48, 9, 7))
+def context_name(name: str) -> str:
+    name = name.replace("conv_attn.", "mask.")
+    return name.removeprefix("mlp_add.").removeprefix("mlp_scale.")
+
+
+# timm derives the hidden channels of coordinate attention in another way.
+COORD = [
+    (CoordinateAttention(bias=bias), channels, partial(CoordAttn, rd_channels=hidden, bias=bias))
+    for channels, hidden in ((32, 8), (512, 16))
+    for bias in (True, False)
+]
+# Our gate, its channels, what builds theirs, and our name of one of its parameters.
+THEIRS: list[tuple[Gate, int, Callable[[], nn.Module], Callable[[str], str]]] = [
+    (CBAM(bias=False), 64, partial(CbamModule, 64), cbam_name),
+    (CBAM(8, "channel"), 64, partial(ChannelAttn, 64, rd_ratio=1 / 8, mlp_bias=True), cbam_name),
+    (CBAM(part="spatial", kernel=3), 64, partial(SpatialAttn, 3), partial(re.sub, "^conv.", "")),
+    (CBAM(), 48, Flipped, lambda name: cbam_name(name.removeprefix("inner."))),
+    *((spec, channels, partial(theirs, channels), str) for spec, channels, theirs in COORD),
+    (ESE(), 24, partial(EffectiveSEModule, 24, gate_layer="hard_sigmoid"), str),
+    (ESE("sigmoid"), 24, partial(EffectiveSEModule, 24, gate_layer="sigmoid"), str),
+    (GC(8, "add"), 64, partial(global_context, "add"), context_name),
+    (GC(8, "scale"), 64, partial(global_context, "scale"), context_name),
+    (NonLocal(8, "sqrt"), 64, non_local, non_local_name),
+    (BAM(combine="product"), 48, partial(BamBlock, 48), bam_name),
+    *((SE(width="round8"), n, partial(SEModule, n), str) for n in (64, 72, 256, 100)),
+    (SE(4), 24, partial(Torchvisions, 24, 6), str),
+    (SE(4, act="silu"), 24, partial(Torchvisions, 24, 6, activation=nn.SiLU), str),
+    (
+        SE(4, gate="hardsigmoid"),
+        24,
+        partial(Torchvisions, 24, 6, scale_activation=nn.Hardsigmoid),
+        str,
+    ),
+    *(
+        (SE(reduction), n, partial(SEBlock, n, reduction=reduction), partial(re.sub, "conv", "fc"))
+        for n, reduction in ((16, 16), (24, 16), (64, 4))
+    ),
+    (ECA(), 256, partial(EcaModule, 256), str),
+]
+
+
+@pytest.mark.parametrize("size", [(6, 6), (7, 3), (1, 1)], ids=str)
+@pytest.mark.parametrize(
+    ("spec", "channels", "theirs", "rename"),
+    THEIRS,
+    ids=[f"{spec}-{channels}" for spec, channels, *_ in THEIRS],
+)
+def test_gates_of_other_libraries(
+    spec: Gate,
+    channels: int,
+    theirs: Callable[[], nn.Module],
+    rename: Callable[[str], str],
+    size: tuple[int, int],
+) -> None:
+    """timm's, torchvision's and pytorchcv's."""
+    ours = spec.build(gate_site(channels)).double()
+    agree(ours, theirs().double(), rename, images(3, channels, *size))
 
 
 @pytest.mark.parametrize("size", [(8, 8), (7, 5), (5, 14), (1, 1)], ids=str)
 def test_gather_excite_without_parameters_is_timms(size: tuple[int, int]) -> None:
-    import_torchvision()
-    from timm.layers.gather_excite import GatherExcite
 
     # timm's forms with parameters can't be built in the versions tested.
     for extent in (0, 2, 4, 8):
@@ -202,18 +202,7 @@ def test_gather_excite_without_parameters_is_timms(size: tuple[int, int]) -> Non
         assert relative_error(GE(extent).build(gate_site(6))(x), theirs(x)) < 1e-12
 
 
-def test_se_is_timms() -> None:
-    import_torchvision()
-    from timm.layers.squeeze_excite import SEModule
-
-    for channels in (64, 72, 256, 100):
-        ours = SE(width="round8").build(gate_site(channels)).double()
-        agree(ours, SEModule(channels).double(), str, images(2, channels, 6, 6))
-
-
 def test_rounding_to_eight_is_timms_for_every_width() -> None:
-    import_torchvision()
-    from timm.layers.squeeze_excite import SEModule
 
     for ratio in (2, 3, 16):
         for channels in range(ratio, 600, 7):
@@ -225,41 +214,13 @@ def test_rounding_to_eight_is_timms_for_every_width() -> None:
             )
 
 
-@pytest.mark.parametrize(
-    ("act", "gate"), [("relu", "sigmoid"), ("silu", "sigmoid"), ("relu", "hardsigmoid")]
-)
-def test_se_is_torchvisions(act: Any, gate: Any) -> None:
-    import_torchvision()
-    from torchvision.ops.misc import SqueezeExcitation as Theirs
-
-    acts = {"relu": nn.ReLU, "silu": nn.SiLU}
-    gates = {"sigmoid": nn.Sigmoid, "hardsigmoid": nn.Hardsigmoid}
-    theirs = Theirs(24, 6, activation=acts[act], scale_activation=gates[gate]).double()
-    ours = SE(4, act=act, gate=gate).build(gate_site(24)).double()
-    agree(ours, theirs, str, images(2, 24, 6, 6))
-
-
-def test_se_is_pytorchcvs() -> None:
-    import_torchvision()
-    from pytorchcv.models.common.att import SEBlock
-
-    for channels, reduction in ((16, 16), (24, 16), (64, 4)):
-        theirs = SEBlock(channels, reduction=reduction).double()
-        ours = SE(reduction).build(gate_site(channels)).double()
-        agree(ours, theirs, lambda k: k.replace("conv", "fc"), images(2, channels, 6, 6))
-
-
-def test_eca_is_timms() -> None:
-    import_torchvision()
-    from timm.layers.eca import EcaModule
+def test_the_adaptive_kernel_is_timms() -> None:
 
     for channels in [*range(1, 130), 192, 255, 256, 511, 512, 1024, 2047, 2048, 4096, 100_000]:
         assert ECA().size(channels) == EcaModule(channels).conv.kernel_size[0], channels
     for gamma, beta in ((1.0, 1.0), (2.0, 0.0), (4.0, 3.0)):
         theirs = EcaModule(512, gamma=gamma, beta=beta).conv.kernel_size[0]
         assert ECA(gamma=gamma, beta=beta).size(512) == theirs
-    ours = ECA().build(gate_site(256)).double()
-    agree(ours, EcaModule(256).double(), str, images(2, 256, 6, 6))
 
 
 # --- SE ------------------------------------------------------------------------------------------

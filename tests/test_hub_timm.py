@@ -19,7 +19,6 @@ from torch import Tensor
 
 from senetzoo import attach, config, create, load, save, transforms
 from senetzoo._utils import terminal
-from senetzoo._utils.torchvision import import_torchvision
 from senetzoo.cli import main
 from senetzoo.errors import ConfigError, WeightsError
 from senetzoo.nn.classifier import Classifier
@@ -35,7 +34,6 @@ def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[HubServer]:
 
 
 def timm() -> Any:
-    import_torchvision()
     import timm as library
 
     return library
@@ -113,7 +111,6 @@ def test_timm_reads_what_is_written(
 
 
 def test_transformers_reads_what_is_written(tmp_path: Path) -> None:
-    import_torchvision()
     transformers: Any = pytest.importorskip("transformers")
     model, images = network("mobilenet_v3_small"), images_for(64)
     save(model, tmp_path, classes=NAMES, preprocessing=images, format="timm")

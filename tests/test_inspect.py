@@ -185,9 +185,7 @@ def test_the_network_is_left_as_it_was() -> None:
 
 
 def test_networks_of_others() -> None:
-    from senetzoo._utils.torchvision import import_torchvision
 
-    import_torchvision()
     from torchvision.models import resnet18
 
     model = resnet18(num_classes=4)

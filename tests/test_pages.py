@@ -14,7 +14,6 @@ import pytest
 from tables import choose, common, gates, positions
 
 from senetzoo import CBAM, ECA, GCT, SE
-from senetzoo._utils.torchvision import import_torchvision
 from senetzoo.gates import GATES
 from senetzoo.nn.slots import POSITIONS
 from senetzoo.weights.manifest import manifest
@@ -33,7 +32,6 @@ def cells(table: str, first: str) -> list[str]:
 
 def test_networks_with_weights() -> None:
     """A line is what torchvision says of the same weights."""
-    import_torchvision()
     from torchvision.models import ResNet18_Weights, ResNet50_Weights
 
     table = choose.imagenet()

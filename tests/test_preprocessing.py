@@ -10,16 +10,13 @@ import pytest
 import torch
 from PIL import Image
 from support.networks import message
+from timm.data.transforms_factory import create_transform
+from torchvision.transforms import InterpolationMode
+from torchvision.transforms._presets import ImageClassification
 
-from senetzoo._utils.torchvision import import_torchvision
 from senetzoo.data import cifar
 from senetzoo.errors import ConfigError, DataError
 from senetzoo.nn.preprocessing import CIFAR10, IMAGENET, Preprocessing
-
-import_torchvision()
-from timm.data.transforms_factory import create_transform  # noqa: E402
-from torchvision.transforms import InterpolationMode  # noqa: E402
-from torchvision.transforms._presets import ImageClassification  # noqa: E402
 
 MEAN, STD = IMAGENET.mean, IMAGENET.std
 # (width, height): wide, tall, odd, smaller than the crop, one pixel.

@@ -13,7 +13,6 @@ from support.parity import from_library, numbered, numbers, old_densenet, skelet
 from torch import Tensor, nn
 
 from senetzoo import create
-from senetzoo._utils.torchvision import import_torchvision
 from senetzoo.weights import dialects
 from senetzoo.weights.dialects import Counterpart, counterpart
 
@@ -31,7 +30,6 @@ def filled(model: nn.Module) -> dict[str, Tensor]:
 
 def test_old_densenet() -> None:
     """Checked by torchvision's own code for such files, and by timm's."""
-    import_torchvision()
     from timm.models.densenet import _filter_torchvision_pretrained
     from torchvision.models import densenet
 
@@ -93,7 +91,6 @@ def authors_swin(model: nn.Module) -> dict[str, Tensor]:
 
 def test_authors_swin() -> None:
     """Checked by timm's own code for such files."""
-    import_torchvision()
     from timm.models.swin_transformer import checkpoint_filter_fn
 
     name = "swin_tiny_patch4_window7_224"
@@ -120,7 +117,6 @@ def test_authors_swin() -> None:
 
 def test_vgg_of_torchvision_as_timm_takes_it() -> None:
     """Checked by timm's own code for such files."""
-    import_torchvision()
     from timm.models.vgg import _filter_fn
 
     model = skeleton_of(Counterpart("vgg11"))

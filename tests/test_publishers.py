@@ -26,7 +26,6 @@ from support.weights import Pantry, Shelf, report_of
 from torch import Tensor, nn
 
 from senetzoo import NONE, config, create, transforms
-from senetzoo._utils.torchvision import import_torchvision
 from senetzoo.errors import WeightsError
 from senetzoo.nn.counting import Counts
 from senetzoo.registry import ENTRIES
@@ -45,10 +44,10 @@ SLOW = pytest.mark.slow
 @pytest.fixture
 def same_versions() -> None:
     """Skips where the manifest was made from other versions of the packages."""
-    import_torchvision()
     import timm
+    import torchvision
 
-    version = import_torchvision().__version__.partition("+")[0]
+    version = torchvision.__version__.partition("+")[0]
     made = {" ".join(e.provenance.split()[:2]) for e in FOREIGN.values()}
     others = [f"pytorchcv {metadata.version('pytorchcv')}", f"torchvision {version}"]
     for needed in (f"timm {timm.__version__}", *others):
@@ -93,8 +92,8 @@ def test_the_script_counts_the_same() -> None:
 @pytest.mark.usefixtures("same_versions")
 def test_every_weight_of_our_architectures_is_there() -> None:
     """Every tag that timm and torchvision list for a network that is one of ours."""
-    import_torchvision()
     import timm
+    import torchvision
     from torchvision import models
 
     known = {entry.provenance.partition(";")[0] for entry in FOREIGN.values()}
@@ -104,7 +103,7 @@ def test_every_weight_of_our_architectures_is_there() -> None:
         for dialect in ("timm", "timm_legacy")
         if name.partition(".")[0] in counterparts(dialect)
     }
-    version = import_torchvision().__version__.partition("+")[0]
+    version = torchvision.__version__.partition("+")[0]
     listed |= {
         f"torchvision {version} {weight}": str(weight)
         for network in counterparts("torchvision")
@@ -207,7 +206,6 @@ INPUTS = list(_first(lambda entry: (entry.dialect, entry.preprocessing)))
 
 @pytest.mark.parametrize("tag", [t for t in INPUTS if FOREIGN[t].dialect == "torchvision"])
 def test_torchvision_transforms(tag: str) -> None:
-    import_torchvision()
     from torchvision import models
 
     entry = FOREIGN[tag]
@@ -222,7 +220,6 @@ def test_torchvision_transforms(tag: str) -> None:
 
 @pytest.mark.parametrize("tag", [t for t in INPUTS if FOREIGN[t].dialect.startswith("timm")])
 def test_timm_transforms(tag: str) -> None:
-    import_torchvision()
     import timm
     import timm.data
 
@@ -252,7 +249,6 @@ class CifarResNet(nn.Module):
 
     def __init__(self, depth: int, num_classes: int) -> None:
         super().__init__()
-        import_torchvision()
         from torchvision.models.resnet import BasicBlock, conv1x1
 
         self.conv1 = nn.Conv2d(3, 16, 3, padding=1, bias=False)

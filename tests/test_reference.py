@@ -17,7 +17,6 @@ from torch import Tensor
 
 import senetzoo
 from senetzoo import ECA, SE, attach, create, load, save, transforms
-from senetzoo._utils.torchvision import import_torchvision
 from senetzoo.cli import main
 from senetzoo.errors import ConfigError, WeightsError
 from senetzoo.nn.classifier import Classifier
@@ -218,7 +217,6 @@ def test_names_come_before_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 @pytest.mark.parametrize("options", [{}, {"policy": "simam"}, {"stem": "deep"}])
 def test_other_libraries_refuse_our_folders(options: dict[str, Any], tmp_path: Path) -> None:
     """Their words in a ``config.json`` would make them build the network without its gates."""
-    import_torchvision()  # else timm can't be imported where torchvision's operators are missing
     import timm
 
     save(create("resnet18", seed=0, num_classes=3, **options), tmp_path)

@@ -25,7 +25,6 @@ from senetzoo import (
     SE,
     attach,
 )
-from senetzoo._utils.torchvision import import_torchvision
 from senetzoo.deploy.graph import aten, traced
 from senetzoo.deploy.rewrite import Rewrites, rewritten
 from senetzoo.deploy.squeeze import squeeze_through
@@ -390,7 +389,6 @@ def test_nothing_is_kept_that_is_not_used() -> None:
     ],
 )
 def test_networks_of_others(name: str) -> None:
-    import_torchvision()
     library, _, kind = name.partition(":")
     if library == "timm":
         import timm

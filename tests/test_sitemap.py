@@ -22,7 +22,6 @@ from senetzoo import (
     attach,
     detach,
     explain,
-    import_torchvision,
     propose,
     site_map,
     stage,
@@ -414,7 +413,6 @@ NAME_IT = (
 
 def test_networks_of_tokens_are_told_that_gates_do_not_fit() -> None:
     """Once and for all: no advice sends one back to where one came from."""
-    import_torchvision()
     timm = pytest.importorskip("timm")
     model = timm.create_model("vit_tiny_patch16_224", depth=2, img_size=32).eval()
     sites = propose(model, torch.zeros(1, 3, 32, 32))
@@ -431,7 +429,6 @@ def test_networks_of_tokens_are_told_that_gates_do_not_fit() -> None:
 
 def test_an_empty_sequence_is_no_place() -> None:
     """timm's GhostNet has one on the skip of a block that keeps the shape."""
-    import_torchvision()
     timm = pytest.importorskip("timm")
     model = timm.create_model("ghostnet_050").eval()
     empty = [n for n, m in model.named_modules() if isinstance(m, nn.Sequential) and not len(m)]

@@ -33,7 +33,6 @@ from torch import Tensor, nn
 import senetzoo
 from senetzoo import SE
 from senetzoo._utils.environment import PROCESS
-from senetzoo._utils.torchvision import import_torchvision
 from senetzoo.bench.profile import profile
 from senetzoo.bench.timing import BenchmarkCase, Settings, measure
 from senetzoo.data.sets import ImageSet
@@ -102,7 +101,6 @@ class Work:
         # Use training mode, in which running statistics change.
         self.net.train()
         self.other = Foreign()
-        import_torchvision()
         from torchvision.models import resnet18
 
         with torch.device("meta"):

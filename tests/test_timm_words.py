@@ -11,7 +11,6 @@ from support.networks import reduced
 from torch import Tensor, nn
 
 from senetzoo import create, export, load, predict, save
-from senetzoo._utils.torchvision import import_torchvision
 from senetzoo.errors import ConfigError
 
 
@@ -34,7 +33,6 @@ def embed(model: Any, x: Tensor) -> dict[str, Any]:
 
 
 def test_a_program_says_the_same_of_both() -> None:
-    import_torchvision()
     import timm
 
     theirs = timm.create_model("resnet18", pretrained=False)
@@ -50,7 +48,6 @@ def test_a_program_says_the_same_of_both() -> None:
 
 
 def test_the_data_config_is_the_networks_own() -> None:
-    import_torchvision()
     from timm.data import config
 
     resolve: Any = config.resolve_model_data_config

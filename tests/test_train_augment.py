@@ -13,7 +13,6 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 import senetzoo
-from senetzoo._utils.torchvision import import_torchvision
 from senetzoo.errors import ConfigError
 from senetzoo.nn.stem import parse_stem
 from senetzoo.train import augment
@@ -113,7 +112,6 @@ def test_weights_of_mixing_follow_the_beta_distribution() -> None:
 
 
 def test_blur_is_torchvisions_and_noise_has_its_deviation() -> None:
-    import_torchvision()
     from torchvision.transforms.v2 import functional
 
     x = torch.randn(3, 3, 16, 16)

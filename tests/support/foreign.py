@@ -14,7 +14,6 @@ import torch
 from torch import Tensor, nn
 
 from senetzoo import SE, SiteMap
-from senetzoo._utils.torchvision import import_torchvision
 from senetzoo.nn.slots import POSITIONS, Position
 from senetzoo.policies.algebra import Gate, Policy
 from support.networks import on_meta, randomize
@@ -328,7 +327,6 @@ SMALL: dict[str, Builder] = {
 
 def small(name: str) -> nn.Module:
     """The network called `name` in `SMALL`, from a fixed seed."""
-    import_torchvision()
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         return SMALL[name][0]()
