@@ -47,12 +47,7 @@ def settled(name: str) -> tuple[Classifier, Tensor]:
 
 
 class Cut(nn.Module):
-    """The same network, whose map after a stage, as NCHW, is the output of the child `map`.
-
-    Args:
-        model: The network.
-        stage: Number of the stage, from 1.
-    """
+    """The network, whose map after a stage (from 1), as NCHW, is the output of the child `map`."""
 
     def __init__(self, model: Classifier, stage: int) -> None:
         super().__init__()

@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 import pytest
-import torch
 from support.networks import learnable, on_meta
 from torch import nn
 
@@ -139,11 +138,3 @@ def test_tables_2_and_3_count_the_scaling_of_the_maps(
     scaled = sum(width * side**2 for width, side in zip(widths, sides, strict=True))
     digits = len(str(billions).partition(".")[2])
     assert round((count(gated).macs + scaled) / 1e9, digits) == billions
-
-
-def test_the_same_gate_costs_the_same_on_any_device() -> None:
-    """Counting is on the meta device; one network is built for real."""
-    real = create("resnet50", policy=SE(8).at("identity"), seed=0)
-    assert isinstance(real.get_submodule("layer1.0.slots.identity"), nn.Module)
-    assert learnable(real) == learnable(built("resnet50", SE(8).at("identity")))
-    assert next(real.parameters()).device == torch.device("cpu")

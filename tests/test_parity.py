@@ -15,7 +15,6 @@ from torch import nn
 from torch.nn import functional
 
 from senetzoo import NONE, SE, config
-from senetzoo._utils.torchvision import import_torchvision
 from senetzoo.zoo import create
 
 
@@ -50,8 +49,6 @@ class Case:
     slow: bool = False
 
     def run(self) -> None:
-        import_torchvision()
-
         def build() -> nn.Module:
             if isinstance(self.theirs, str):
                 return from_library(self.library, self.theirs, **self.options)

@@ -8,14 +8,13 @@ from typing import Any
 import pytest
 import torch
 from support import networks
-from support.networks import learnable, on_meta, randomize, relative_error
+from support.networks import on_meta, randomize, relative_error
 from torch import Tensor, nn
 from torch.nn import functional
 
 from senetzoo import SE
 from senetzoo.gates.se import SqueezeExcitation
 from senetzoo.models.alexnet import AlexNet
-from senetzoo.zoo import create
 
 build = partial(networks.built, AlexNet)
 
@@ -106,19 +105,6 @@ def test_2012_has_the_papers_layers(size: int, padding: int) -> None:
     model(torch.empty(1, 3, size, size, device="meta"))
     assert shapes == LAYERS_2012
     assert neurons == NEURONS_2012
-
-
-def test_parameters() -> None:
-    # Kernels of each of the paper's convolutions, with the channels that each one sees.
-    convs = [(96, 3, 11), (256, 48, 5), (384, 256, 3), (384, 192, 3), (256, 192, 3)]
-    linear = [(4096, 256 * 6 * 6), (4096, 4096), (1000, 4096)]
-    by_hand = sum(out * (seen * side**2 + 1) for out, seen, side in convs)
-    by_hand += sum(out * (seen + 1) for out, seen in linear)
-    assert by_hand == 60_965_224
-    assert learnable(on_meta(lambda: create("alexnet_2012", seed=0))) == by_hand
-    assert learnable(on_meta(lambda: create("alexnet", seed=0))) == 61_100_840
-    # Without groups, pytorchcv's.
-    assert learnable(on_meta(lambda: build("alexnet_2012", groups=1))) == 62_378_344
 
 
 def test_gates_sit_right_after_the_relus() -> None:

@@ -12,7 +12,6 @@ from support.networks import (
     Times,
     calibrate_on_next_batch,
     images,
-    learnable,
     on_meta,
     randomize,
     relative_error,
@@ -24,7 +23,6 @@ from torch.nn import functional
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from senetzoo import SE, Stem, block, config
-from senetzoo._utils.torchvision import import_torchvision
 from senetzoo.models.densenet import DenseNet, DenseNetConfig
 from senetzoo.nn.stem import as_stem
 from senetzoo.policies.algebra import Policy
@@ -48,16 +46,6 @@ def filled(seed: int = 0, policy: Policy | None = None, **changes: Any) -> Dense
 
 
 # --- Equality with the references ----------------------------------------------------------------
-
-
-def torchvisions(
-    growth: int, depths: tuple[int, ...], width: int, memory_efficient: bool = False
-) -> nn.Module:
-    import_torchvision()
-    from torchvision.models.densenet import DenseNet as Theirs
-
-    model: nn.Module = Theirs(growth, depths, width, memory_efficient=memory_efficient)
-    return model
 
 
 def test_densenet40_written_out() -> None:
@@ -141,55 +129,6 @@ def test_shapes_of_table_1(name: str) -> None:
     # As many layers with weights as the name says, but for the paper's own slip with the last.
     counted = len([m for m in model.modules() if isinstance(m, (nn.Conv2d, nn.Linear))])
     assert counted == {"densenet264": 265}.get(name, int(name.removeprefix("densenet")))
-
-
-def formula(
-    depths: tuple[int, ...],
-    growth: int,
-    width: int,
-    classes: int,
-    *,
-    kernel: int,
-    bottleneck: bool = True,
-    halve: bool = True,
-) -> int:
-    """Learnable parameters: weights of convolutions, two for each channel of a norm, the head."""
-    total = 3 * kernel**2 * width + (2 * width if kernel == 7 else 0)
-    channels = width
-    for index, depth in enumerate(depths):
-        if index:
-            after = channels // 2 if halve else channels
-            total += 2 * channels + channels * after
-            channels = after
-        for _ in range(depth):
-            if bottleneck:
-                total += 2 * channels + channels * 4 * growth
-                total += 2 * 4 * growth + 9 * 4 * growth * growth
-            else:
-                total += 2 * channels + 9 * channels * growth
-            channels += growth
-    return total + 2 * channels + channels * classes + classes
-
-
-@pytest.mark.parametrize(
-    ("name", "parameters", "expected"),
-    [
-        ("densenet121", 7_978_856, formula((6, 12, 24, 16), 32, 64, 1000, kernel=7)),
-        ("densenet161", 28_681_000, formula((6, 12, 36, 24), 48, 96, 1000, kernel=7)),
-        ("densenet169", 14_149_480, formula((6, 12, 32, 32), 32, 64, 1000, kernel=7)),
-        ("densenet201", 20_013_928, formula((6, 12, 48, 32), 32, 64, 1000, kernel=7)),
-        ("densenet264", 33_337_704, formula((6, 12, 64, 48), 32, 64, 1000, kernel=7)),
-        (
-            "densenet40_12",
-            1_019_722,
-            formula((12,) * 3, 12, 16, 10, kernel=3, bottleneck=False, halve=False),
-        ),
-        ("densenet_bc_100_12", 769_162, formula((16,) * 3, 12, 24, 10, kernel=3)),
-        ("densenet_bc_190_40", 25_624_430, formula((31,) * 3, 40, 80, 10, kernel=3)),
-    ],
-)
-def test_parameters(name: str, parameters: int, expected: int) -> None:
-    assert learnable(on_meta(lambda: create(name, seed=0))) == parameters == expected
 
 
 # --- Stems and maps ------------------------------------------------------------------------------
@@ -406,15 +345,6 @@ def test_memory_efficient_is_the_same(
     assert list(plain) == list(efficient)
     for name, tensor in plain.items():
         assert torch.equal(tensor, efficient[name]), name
-
-
-def test_torchvisions_memory_efficient_mode_counts_batches_twice() -> None:
-    """Where ours differs, on purpose: the second run of a norm writes its statistics again."""
-    model = torchvisions(4, (1, 1), 8, memory_efficient=True)
-    model(torch.randn(2, 3, 32, 32)).sum().backward()
-    batches = {k: int(v) for k, v in model.named_buffers() if k.endswith("batches_tracked")}
-    assert batches["features.denseblock1.denselayer1.norm1.num_batches_tracked"] == 2
-    assert batches["features.denseblock1.denselayer1.norm2.num_batches_tracked"] == 1
 
 
 def test_memory_efficient_computes_no_convolution_again() -> None:

@@ -94,22 +94,6 @@ def test_the_policy_can_be_stripped_and_moved() -> None:
 # --- Sites and forms -----------------------------------------------------------------------------
 
 
-def test_sites() -> None:
-    sites = skeleton().sites()
-    changing = [s for s in sites if (s.stage, s.block) == (2, 1)]
-    assert {s.position: s.channels for s in changing} == {"pre": 16, "standard": 24, "inner": 96}
-    keeping = [s for s in sites if (s.stage, s.block) == (2, 2)]
-    assert {s.position: s.channels for s in keeping} == {
-        "pre": 24,
-        "standard": 24,
-        "post": 24,
-        "identity": 24,
-        "inner": 144,
-    }
-    # Seven blocks change the shape or the channels.
-    assert sum(s.position == "post" for s in sites) == 16 - 7
-
-
 def test_drop_path_rises_to_its_rate() -> None:
     rates = [m.rate for m in skeleton().modules() if isinstance(m, DropPath)]
     # Of 16 blocks, those that have a skip; the last has none.

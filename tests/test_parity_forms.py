@@ -7,12 +7,11 @@ from typing import Any
 
 import pytest
 import torch
-from support.inception import shapes
-from support.networks import learnable, skeleton
+from support.networks import skeleton
 
 from senetzoo import config
 from senetzoo.nn.classifier import Classifier
-from senetzoo.nn.counting import count
+from senetzoo.nn.slots import POSITIONS
 
 # Channels and side of each map of an image of 32x32 pixels.
 SMALL = {
@@ -54,6 +53,8 @@ SMALL = {
     ("skresnet18",): [(64, 32), (128, 16), (256, 8), (512, 4)],
     ("resnest50",): [(256, 32), (512, 16), (1024, 8), (2048, 4)],
     ("convnext_tiny",): [(96, 32), (192, 16), (384, 8), (768, 4)],
+    ("swin_t", "swin_s"): [(96, 16), (192, 8), (384, 4), (768, 4)],
+    ("swin_b",): [(128, 16), (256, 8), (512, 4), (1024, 4)],
 }  # fmt: skip
 
 
@@ -144,29 +145,27 @@ def test_sites_are_the_modules_outputs(network: str, stages: list[list[int]]) ->
     assert len(sites) == 2 * sum(map(len, stages))
 
 
+@pytest.mark.parametrize(
+    ("network", "block", "sites"),
+    [
+        ("mobilenet_v1", (2, 1), {"pre": 64, "standard": 128, "inner": 64}),
+        # A block that changes the shape or the channels, and one that does not.
+        ("efficientnet_b0", (2, 1), {"pre": 16, "standard": 24, "inner": 96}),
+        ("efficientnet_b0", (2, 2), dict.fromkeys(POSITIONS, 24) | {"inner": 144}),
+        # A block without a skip has nothing to put on one, and nothing to add after.
+        ("plain18", (2, 1), {"pre": 64, "standard": 128, "inner": 128}),
+    ],
+)
+def test_sites_of_a_block(network: str, block: tuple[int, int], sites: dict[str, int]) -> None:
+    found = skeleton(Classifier, network).sites()
+    assert {s.position: s.channels for s in found if (s.stage, s.block) == block} == sites
+
+
 @pytest.mark.parametrize("version", ["v1", "v2"])
 def test_sites_of_inception_resnet(version: str) -> None:
     model = skeleton(Classifier, f"inception_resnet_{version}", depths=(2, 2, 2))
     # Six residual blocks; the units are two reductions and mixed_5b.
     assert len(model.sites()) == 5 * 6 + 2 * (2 if version == "v1" else 3)
-
-
-def test_figures_of_inception_v4() -> None:
-    expected = {
-        **{f"stem.{i}": (32, 149 - 2 * i) for i in (0, 1)},
-        "stem.2": (64, 147),
-        "stem.3": (160, 73),
-        "stem.4": (192, 71),
-        "stem.5": (384, 35),
-        **{f"stage1.{i}": (384, 35) for i in range(4)},
-        **{f"stage2.{i}": (1024, 17) for i in range(8)},
-        **{f"stage3.{i}": (1536, 8) for i in range(4)},
-    }
-    model = skeleton(Classifier, "inception_v4")
-    assert shapes(model, list(expected), 299) == list(expected.values())
-    assert learnable(model) == 42_679_816
-    # timm's 12.28 and pytorchcv's 12.305 count norms or pools too.
-    assert round(count(model).macs / 1e9, 2) == 12.25
 
 
 @pytest.mark.parametrize(

@@ -6,8 +6,7 @@ from typing import Any
 
 import pytest
 import torch
-from support.inception import shapes
-from support.networks import learnable, skeleton
+from support.networks import skeleton
 
 from senetzoo import SE
 from senetzoo.models.inception_resnet import InceptionResNet, InceptionResNetConfig
@@ -15,9 +14,6 @@ from senetzoo.nn.counting import count
 from senetzoo.nn.drop_path import DropPath
 from senetzoo.policies.attach import attach
 from senetzoo.zoo import create
-
-# Blocks of each stage of the published weights.
-DEPTHS = {"v1": (5, 10, 6), "v2": (10, 20, 10)}
 
 
 def build(version: str, **changes: Any) -> InceptionResNet:
@@ -35,54 +31,6 @@ def test_parameters_and_macs() -> None:
     with torch.device("meta"):
         gated = count(create("se_inception_resnet_v2", seed=0))
     assert round((gated.macs - v2.macs) / 1e9, 2) == 0.01
-
-
-@pytest.mark.parametrize("version", ["v1", "v2"])
-def test_depths_of_the_paper(version: str) -> None:
-    """Its block counts are 5, 10, 5: a block less or more costs what a block costs."""
-    model = build(version)
-    blocks = [stage[-2] for stage in model.stages()]
-    less = [had - has for had, has in zip(DEPTHS[version], (5, 10, 5), strict=True)]
-    shorter = build(version, depths=(5, 10, 5))
-    expected = sum(n * learnable(block) for n, block in zip(less, blocks, strict=True))
-    assert learnable(model) - learnable(shorter) == expected
-    first = 5 if version == "v1" else 6
-    assert [len(stage) for stage in shorter.stages()] == [first, 11, 6]
-
-
-def test_table() -> None:
-    stem = {
-        "conv2d_1a": (32, 149),
-        "conv2d_2a": (32, 147),
-        "conv2d_2b": (64, 147),
-        "maxpool_3a": (64, 73),
-        "conv2d_3b": (80, 73),
-        "conv2d_4a": (192, 71),
-    }
-    v1 = {
-        **stem,
-        "conv2d_4b": (256, 35),
-        **{f"repeat.{i}": (256, 35) for i in range(5)},
-        "mixed_6a": (896, 17),
-        **{f"repeat_1.{i}": (896, 17) for i in range(10)},
-        "mixed_7a": (1792, 8),
-        **{f"repeat_2.{i}": (1792, 8) for i in range(5)},
-        "block8": (1792, 8),
-    }
-    v2 = {
-        **stem,
-        "maxpool_5a": (192, 35),
-        "mixed_5b": (320, 35),
-        **{f"repeat.{i}": (320, 35) for i in range(10)},
-        "mixed_6a": (1088, 17),
-        **{f"repeat_1.{i}": (1088, 17) for i in range(20)},
-        "mixed_7a": (2080, 8),
-        **{f"repeat_2.{i}": (2080, 8) for i in range(9)},
-        "block8": (2080, 8),
-        "conv2d_7b": (1536, 8),
-    }
-    assert shapes(build("v1"), list(v1), 299) == list(v1.values())
-    assert shapes(build("v2"), list(v2), 299) == list(v2.values())
 
 
 def test_standard_comes_after_the_scaling() -> None:

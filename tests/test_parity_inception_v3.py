@@ -7,13 +7,13 @@ from functools import partial
 import pytest
 import torch
 from support import networks
-from support.inception import THEIRS, AllLogits, shapes
+from support.inception import THEIRS, AllLogits
 from support.networks import message
 from support.parity import SAME, compare, from_library
-from torch import Tensor, nn
+from torch import Tensor
 
 from senetzoo.errors import ConfigError
-from senetzoo.models.inception_v3 import InceptionV3, InceptionV3Config, auxiliary_head
+from senetzoo.models.inception_v3 import InceptionV3, InceptionV3Config
 from senetzoo.nn.maps import AuxOutput
 
 
@@ -27,50 +27,7 @@ def test_torchvision_auxiliary_head() -> None:
     )
 
 
-def test_torchvision_auxiliary_head_alone() -> None:
-    def head() -> nn.Module:
-        model = from_library("torchvision", "inception_v3", aux_logits=True, **THEIRS)
-        return model.get_submodule("AuxLogits")
-
-    class OnMaps(nn.Module):
-        def __init__(self, head: nn.Module) -> None:
-            super().__init__()
-            self.head = head
-
-        def forward(self, x: Tensor) -> Tensor:
-            return self.head(x)  # type: ignore[no-any-return]
-
-    compare(
-        lambda: OnMaps(auxiliary_head(768, 1000, small=False)),
-        lambda: OnMaps(head()),
-        SAME,
-        size=20,
-        channels=768,
-        gradients=True,
-    )
-
-
 build = partial(networks.skeleton, InceptionV3, "inception_v3")
-
-
-def test_table() -> None:
-    expected = {
-        "Conv2d_1a_3x3": (32, 149),
-        "Conv2d_2a_3x3": (32, 147),
-        "Conv2d_2b_3x3": (64, 147),
-        "maxpool1": (64, 73),
-        "Conv2d_3b_1x1": (80, 73),
-        "Conv2d_4a_3x3": (192, 71),
-        "maxpool2": (192, 35),
-        "Mixed_5b": (256, 35),
-        "Mixed_5c": (288, 35),
-        "Mixed_5d": (288, 35),
-        **{f"Mixed_6{letter}": (768, 17) for letter in "abcde"},
-        "Mixed_7a": (1280, 8),
-        "Mixed_7b": (2048, 8),
-        "Mixed_7c": (2048, 8),
-    }
-    assert shapes(build(), list(expected), 299) == list(expected.values())
 
 
 # --- The auxiliary head --------------------------------------------------------------------------

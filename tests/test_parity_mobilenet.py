@@ -12,7 +12,6 @@ from support import networks
 from torch import Tensor, nn
 
 from senetzoo import SE
-from senetzoo._utils.torchvision import import_torchvision
 from senetzoo.models.mobilenet import MobileNet
 from senetzoo.nn.counting import count
 
@@ -23,7 +22,6 @@ skeleton = partial(networks.skeleton, MobileNet)
 # At widths that are no multiple of an eighth the channels are rounded, as timm does it.
 @pytest.mark.parametrize("width", [0.1, 0.35, 0.6, 1.3])
 def test_rounding(width: float) -> None:
-    import_torchvision()
     timm: Any = importlib.import_module("timm.layers")
     ours = skeleton("mobilenet_v1", width=width).spec.config
     for full in (32, 64, 128, 256, 512, 1024):
@@ -71,13 +69,6 @@ def test_layers_of_the_papers_table() -> None:
             module.register_forward_hook(see)
     model(torch.empty(1, 3, 224, 224, device="meta"))
     assert seen == TABLE_1
-    assert [(info.stride, info.channels) for info in model.feature_info] == [
-        (2, 64),
-        (4, 128),
-        (8, 256),
-        (16, 512),
-        (32, 1024),
-    ]
 
 
 @pytest.mark.parametrize(
@@ -106,14 +97,6 @@ def test_macs_at_lower_resolution(size: int, mmacs: int) -> None:
 
 
 # --- Sites and forms -----------------------------------------------------------------------------
-
-
-def test_sites() -> None:
-    sites = skeleton("mobilenet_v1").sites()
-    assert len(sites) == 13 * 3
-    second = [s for s in sites if (s.stage, s.block) == (2, 1)]
-    assert {s.position: s.channels for s in second} == {"pre": 64, "standard": 128, "inner": 64}
-    assert second[0].path == "blocks.1.0.slots.pre"
 
 
 def test_order_in_a_block() -> None:

@@ -6,22 +6,15 @@ from typing import Any
 
 import pytest
 import torch
-from support.networks import (
-    learnable,
-    on_meta,
-)
 from support.parity import SAME, compare, compare_written_out
 from torch import Tensor, nn
 
 from senetzoo import SE, attach, block, create, stage
-from senetzoo._utils.torchvision import import_torchvision
-from senetzoo.models.plain import FAMILY
 from senetzoo.nn.counting import count
 
 
 def without_sums(depths: list[int]) -> nn.Module:
     """torchvision's ResNet, of blocks that have neither a projection nor a sum."""
-    import_torchvision()
     from torchvision.models.resnet import BasicBlock, ResNet
 
     class Straight(BasicBlock):  # type: ignore[misc]
@@ -61,31 +54,9 @@ def test_cifar_written_out(depth: int) -> None:
     compare_written_out(f"plain{depth}", (depth - 2) // 6, skips=False)
 
 
-@pytest.mark.parametrize("name", FAMILY.networks)
-def test_parameters_are_the_resnets_less_its_projections(name: str) -> None:
-    plain = on_meta(lambda: create(name, seed=0))
-    resnet = on_meta(lambda: create(name.replace("plain", "resnet"), seed=0))
-    projections = [m for path, m in resnet.named_modules() if path.endswith("downsample")]
-    assert len(projections) == (3 if name in ("plain18", "plain34") else 2)
-    assert learnable(resnet) - sum(map(learnable, projections)) == learnable(plain)
-    # The depth of the name is its number of layers with weights.
-    layers = [m for m in plain.modules() if isinstance(m, (nn.Conv2d, nn.Linear))]
-    assert len(layers) == int(name.removeprefix("plain"))
-
-
 @pytest.mark.parametrize(("name", "billions"), [("plain18", 1.8), ("plain34", 3.6)])
 def test_macs_of_table_1(name: str, billions: float) -> None:
     assert round(count(create(name, seed=0)).macs / 1e9, 1) == billions
-
-
-def test_sites() -> None:
-    """A block without a skip has nothing to put on one, and nothing to add after."""
-    sites = create("plain18", seed=0).sites()
-    assert [(s.path, s.channels) for s in sites if s.stage == 2 and s.block == 1] == [
-        ("layer2.0.slots.pre", 64),
-        ("layer2.0.slots.standard", 128),
-        ("layer2.0.slots.inner", 128),
-    ]
 
 
 def test_gate_comes_after_the_activation() -> None:

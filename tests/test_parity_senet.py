@@ -8,7 +8,6 @@ from support.networks import learnable, on_meta
 from torch import nn
 
 from senetzoo import NONE, config
-from senetzoo.registry import ENTRIES
 from senetzoo.zoo import create
 
 
@@ -62,15 +61,3 @@ def test_what_the_appendix_lists() -> None:
     # 152 layers less the 7x7 and with three in its place.
     convs = [path for path in layers if "downsample" not in path]
     assert len(convs) + 1 == 154
-
-
-def test_gates_are_a_policy() -> None:
-    """The network's own gates, one in every block, and none without the policy."""
-    with torch.device("meta"):
-        gated = create("senet154", seed=0)
-        bare = create("senet154", policy=NONE, seed=0)
-    held = [site for site, slots in gated.slots() if slots.get(site.position) is not None]
-    assert [site.position for site in held] == ["standard"] * 50
-    assert all(slots.get(site.position) is None for site, slots in bare.slots())
-    assert [site.channels for site in held] == [256] * 3 + [512] * 8 + [1024] * 36 + [2048] * 3
-    assert "se_senet154" not in ENTRIES

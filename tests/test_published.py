@@ -6,7 +6,6 @@ import pytest
 import torch
 
 from senetzoo import config
-from senetzoo._utils.torchvision import import_torchvision
 from senetzoo.nn.counting import Counts, count
 from senetzoo.registry import ENTRIES
 
@@ -21,7 +20,6 @@ def counts(name: str, **changes: object) -> Counts:
 
 
 def shared_with_torchvision() -> list[str]:
-    import_torchvision()
     from torchvision import models
 
     theirs = set(models.list_models(module=models))
@@ -44,10 +42,6 @@ def test_torchvision(name: str) -> None:
     aux = {"aux": True} if name == "inception_v3" else {}
     assert counts(name, **aux).params == meta["num_params"]
     assert round(counts(name).macs / 1e9, 3) == meta["_ops"]
-
-
-def test_torchvision_has_no_more() -> None:
-    assert len(shared_with_torchvision()) >= 27
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from senetzoo.nn.classifier import Classifier
 from senetzoo.nn.maps import AuxOutput
 
 # Without what torchvision's networks draw, and do to an image.
@@ -42,21 +41,3 @@ def pad_all(model: nn.Module, stem: list[nn.Module]) -> None:
             module.padding = 1
             if module in strided:
                 module.stride = 1
-
-
-def shapes(model: Classifier, names: list[str], size: int) -> list[tuple[int, int]]:
-    """Channels and side of what each of these modules gives, for a square image."""
-    found: dict[str, tuple[int, int]] = {}
-
-    def keep(name: str, y: Tensor) -> None:
-        assert y.shape[2] == y.shape[3]
-        found[name] = (y.shape[1], y.shape[2])
-
-    handles = [
-        model.get_submodule(name).register_forward_hook(lambda _m, _x, y, name=name: keep(name, y))
-        for name in names
-    ]
-    model(torch.empty(2, model.in_chans, size, size, device="meta"))
-    for handle in handles:
-        handle.remove()
-    return [found[name] for name in names]

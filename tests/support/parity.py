@@ -17,7 +17,6 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from senetzoo import config, create
-from senetzoo._utils.torchvision import import_torchvision
 from senetzoo.nn.classifier import Classifier
 from senetzoo.weights import dialects
 from senetzoo.weights.dialects import Counterpart
@@ -31,7 +30,6 @@ TOLERANCE = 1e-10
 
 def from_library(dialect: str, name: str, **options: Any) -> nn.Module:
     """A network as the library of `dialect` builds it, without weights that it would draw long."""
-    import_torchvision()
     if dialect == "torchvision":
         from torchvision import models
 
@@ -72,7 +70,6 @@ def compare(
     dialect: str,
     *,
     size: int = 64,
-    channels: int = 3,
     train: bool = True,
     gradients: bool = False,
     record: tuple[str, str] | None = None,
@@ -80,12 +77,9 @@ def compare(
     """Load their weights into ours; compare outputs in both modes and, if asked, gradients.
 
     Args:
-        build_ours: Builds our network.
-        build_theirs: Builds theirs.
         dialect: Whose names theirs has, or `SAME`; the product's own translation is what is
             compared.
         size: Side of the images in pixels.
-        channels: Channels of the images.
         train: Whether to compare in training mode too; not where the network draws at random.
         gradients: Whether to compare gradients, of the training mode if that is compared.
         record: Name of our network and of the reference, to keep the error under in the file
@@ -98,7 +92,7 @@ def compare(
     # Parameters may be shared, statistics not: each network has to gather its own.
     state = {k: v if k in learned else v.clone() for k, v in theirs.state_dict().items()}
     ours.load_state_dict(translated(state, dialect, ours), strict=True, assign=True)
-    x = torch.randn(2, channels, size, size, generator=torch.Generator().manual_seed(1)).double()
+    x = torch.randn(2, 3, size, size, generator=torch.Generator().manual_seed(1)).double()
 
     errors = []
     for model in (ours, theirs):
@@ -135,13 +129,7 @@ def compare(
 
 
 def translated(tensors: Mapping[str, Tensor], dialect: str, ours: nn.Module) -> dict[str, Tensor]:
-    """Tensors of theirs under our names and in our shapes: a whole state dict, or some of it.
-
-    Args:
-        tensors: By their names.
-        dialect: Whose names they are, or `SAME`.
-        ours: Our network.
-    """
+    """Tensors of theirs under our names and in our shapes: a whole state dict, or some of it."""
     if dialect == SAME:
         return dict(tensors)
     assert isinstance(ours, Classifier)
@@ -163,11 +151,7 @@ def keep_record(
 ) -> None:
     """Append the largest of `errors` to the file SENETZOO_PARITY_RECORD, if that is set.
 
-    Args:
-        record: Name of our network and of the reference; None for a comparison not to record.
-        errors: Relative errors.
-        train: Whether the training mode was compared too.
-        size: Side of the images in pixels.
+    `record` names our network and the reference; None for a comparison not to record.
     """
     if record is not None and "SENETZOO_PARITY_RECORD" in os.environ:
         line = {
@@ -208,10 +192,7 @@ def _gradients(model: nn.Module) -> dict[str, Tensor]:
 def compare_written_out(name: str, blocks: int, *, skips: bool) -> None:
     """Compare a ResNet for CIFAR with the same written out: no library at hand has option A.
 
-    Args:
-        name: Of our network.
-        blocks: Blocks of each stage.
-        skips: Whether the blocks have skips, of option A, or none.
+    `blocks` is those of each stage; `skips` says whether they have skips, of option A, or none.
     """
     model = create(name, seed=0).double()
     randomize(model)
