@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from senetzoo._utils.terminal import columns, cut
-from senetzoo.errors import ConfigError, DataError, SenetzooError
+from senetzoo.errors import ConfigError, DataError, SenetzooError, first_line
 from senetzoo.eval.data import LabeledImages, batches, images_for
 from senetzoo.eval.predictions import ClassScore, Predictions, Scores, Tally
 from senetzoo.nn.classifier import Classifier
@@ -316,9 +316,9 @@ def failures_explained(name: str, image: tuple[int, int, int], batch: int) -> It
         raise  # its message is better
     except Exception as error:  # other libraries raise any kind of error
         shape = "x".join(map(str, (batch, *image)))
-        said = str(error).strip().splitlines() or [type(error).__name__]
+        who = "torch" if isinstance(error, RuntimeError) else "Its code"
         raise ConfigError(
             f"{name} fails on images of shape {shape}.",
-            f"{'torch' if isinstance(error, RuntimeError) else 'Its code'} says: {said[0]}",
+            f"{who} says: {first_line(error)}",
             "Give another size or a smaller batch: --size 224 --batch 8",
         ) from error
