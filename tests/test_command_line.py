@@ -451,7 +451,7 @@ def offered(*words: str) -> list[str]:
         (("weights", "show", "lenet5"), ["lenet5.digits_v1"]),
         (
             ("weights", "get", "lenet5.digits_v1", "mobilenet_v1_025.c"),
-            ["mobilenet_v1_025.cifar10_v1"],
+            ["mobilenet_v1_025.cifar10_v2"],
         ),
         (("push", "lenet5."), ["lenet5.digits_v1"]),
         (("weights", "convert", "x.pth", "--to", "vgg11_l"), ["vgg11_lrn"]),

@@ -513,7 +513,7 @@ def test_the_baseline_comes_first(tmp_path: Path) -> None:
     kept = own.read_bytes()
     result = report(tmp_path / "runs", "--out", out, "--png", pngs)
     assert (result.exit_code, own.read_bytes()) == (2, kept)
-    assert f"{own} exists, and isn't known to be of a report." in result.stderr
+    assert f"The report can't replace {own}." in result.stderr
 
     result = report(tmp_path / "runs", "--out", out, "--baseline", "se", "--json")
     said = json.loads(result.output)
@@ -800,7 +800,7 @@ def test_a_report_replaces_reports_and_no_other_file(tmp_path: Path) -> None:
         theirs.write_text("Made by `senetzoo report`, says its author.\n")
         result = report(run, "--out", theirs.with_suffix(".html"))
         assert (result.exit_code, result.stdout) == (2, "")
-        assert f"{theirs} exists, and isn't known to be of a report." in result.stderr
+        assert f"The report can't replace {theirs}." in result.stderr
         assert theirs.read_text() == "Made by `senetzoo report`, says its author.\n"
         assert not (tmp_path / "README.html").exists()
 
@@ -817,7 +817,7 @@ def test_pictures_replace_those_of_a_report_and_no_other_file(tmp_path: Path, na
     theirs.write_text("made by hand")
     result = report(run, "--out", out)
     assert (result.exit_code, result.stdout) == (2, "")
-    assert f"{theirs} exists, and isn't known to be of a report." in result.stderr
+    assert f"The report can't replace {theirs}." in result.stderr
     assert [*tmp_path.rglob("page*"), *folder.iterdir()] == [folder, theirs]
     assert theirs.read_text() == "made by hand"
     theirs.unlink()

@@ -98,8 +98,8 @@ def _replaced(files: Iterable[Path]) -> bool:
     for file in there:
         if not _is_ours(file):
             raise ConfigError(
-                f"The report can't be written to {file.parent}.",
-                f"{file} exists, and isn't known to be of a report.",
+                f"The report can't replace {file}.",
+                "It exists, and isn't known to be of a report.",
                 "Give other places with --out and --png, or move it away",
             )
     return bool(there)
@@ -150,13 +150,15 @@ def _variants(runs: Sequence[Run], baseline: str | None) -> Sequence[str]:
     from senetzoo.train.recipes import variants_of
 
     labels = list(dict.fromkeys(run.label for run in runs))
+    own = variants_of(runs[0].header["recipe"]["name"]) or ("plain",)
     if baseline is not None and baseline not in labels:
         raise ConfigError(
             f"There is no variant {baseline!r} in these runs.",
             f"The variants are {', '.join(labels)}.",
-            nearest(baseline, labels),
+            f"Train it first: {runs[0].header['recipe']['name']} has it"
+            if baseline in own
+            else nearest(baseline, labels),
         )
-    own = variants_of(runs[0].header["recipe"]["name"]) or ("plain",)
     return own if baseline is None else (baseline, *own)
 
 

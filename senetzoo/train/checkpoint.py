@@ -17,7 +17,7 @@ from senetzoo import own
 from senetzoo._utils.documents import check_schema, reading
 from senetzoo._utils.files import atomically
 from senetzoo.errors import ConfigError, SenetzooError, TrainingError
-from senetzoo.runs import LOG, SUMMARY, read_log
+from senetzoo.runs import LOG, SUMMARY, is_quick, read_log
 from senetzoo.train.recipe import Recipe
 
 NEWEST, PREVIOUS = "checkpoint.pt", "checkpoint.previous.pt"
@@ -87,10 +87,14 @@ def require_same(folder: Path, found: tuple[Recipe, int], asked: tuple[Recipe, i
         few = differ[:_FEW]
         its, new = (", ".join(f"{name}={of[name]!r}" for name in few) for of in (stored, wanted))
         more = f" {len(differ) - _FEW} more fields differ." * (len(differ) > _FEW)
+        quick = is_quick({"recipe": wanted})
+        resume = "" if more or _OTHER & {*few} else f"{_as_options(stored, few)}. "
+        if "images_per_class" in differ and quick != is_quick({"recipe": stored}):
+            resume = f"{'Leave out' if quick else 'To resume it, add'} --quick. "
         raise ConfigError(
             f"{folder} has a run with another recipe or seed.",
             f"It has {its}; {new} was requested.{more}",
-            _REMEDY if more or _OTHER & {*few} else f"{_as_options(stored, few)}. {_REMEDY}",
+            f"{resume}{_REMEDY}",
         )
 
 
