@@ -525,6 +525,11 @@ def test_the_baseline_comes_first(tmp_path: Path) -> None:
         "error: There is no variant 'plan' in these runs.\n"
         "The variants are eca, plain, se.\nDid you mean 'plain'?\n"
     )
+    named = {"name": "ablation_gates", "model": "lenet5", "phases": [[32, 8]], "lr": 0.1}
+    run = write_run(tmp_path / "one", variant="plain", recipe=named)
+    result = report(run, "--out", out, "--baseline", "cbam")
+    assert result.exit_code == 2
+    assert result.stderr.endswith("Type: senetzoo train ablation_gates --only cbam\n")
 
 
 def test_training_notes_the_names_of_files() -> None:

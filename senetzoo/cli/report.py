@@ -150,15 +150,17 @@ def _variants(runs: Sequence[Run], baseline: str | None) -> Sequence[str]:
     from senetzoo.train.recipes import variants_of
 
     labels = list(dict.fromkeys(run.label for run in runs))
-    own = variants_of(runs[0].header["recipe"]["name"]) or ("plain",)
+    recipe = runs[0].header["recipe"]["name"]
+    own = variants_of(recipe)
     if baseline is not None and baseline not in labels:
         raise ConfigError(
             f"There is no variant {baseline!r} in these runs.",
             f"The variants are {', '.join(labels)}.",
-            f"Train it first: {runs[0].header['recipe']['name']} has it"
+            f"Type: senetzoo train {recipe} --only {baseline}"
             if baseline in own
             else nearest(baseline, labels),
         )
+    own = own or ("plain",)
     return own if baseline is None else (baseline, *own)
 
 
