@@ -213,8 +213,14 @@ def test_runs_of_code_that_was_edited_since_are_refused(
         ("se_lenet5+se4@pre", "none", "se_lenet5+none"),
     ],
 )
-def test_a_policy_is_put_on_the_network_as_it_is_named(model: str, policy: str, named: str) -> None:
+def test_a_policy_is_put_on_the_network_as_it_is_named(
+    model: str, policy: str, named: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    say_once.cache_clear()
     recipes = compared(model, [policy], "digits", None, 2).recipes()
+    assert (f"plain is {model} with its own gates" in capsys.readouterr().err) == (
+        model != "lenet5"
+    )
     assert [recipe.model for recipe in recipes.values()] == [model, named]
     built = senetzoo.create(model, policy=policy, seed=0)
     assert gates_of(senetzoo.create(named, seed=0)) == gates_of(built)

@@ -59,7 +59,7 @@ def command(
         "--policy",
         complete.policies,
         "Gates to compare with the plain network, such as se4@pre; MODULE:NAME for your own gate. "
-        "Where the network has a gate already, they replace it. Repeatable.",
+        "They replace the network's own gates at the same sites. Repeatable.",
         {"metavar": "POLICY"},
     ],
     data: Annotated[
@@ -235,6 +235,8 @@ def compared(
                 "Remove one",
             )
         gates[name] = own
+    if gates[PLAIN]:
+        say_once(f"plain is {model} with its own gates; policies replace them where both apply")
     return Experiment(
         base.recipe.replace(name=COMPARE),
         variants=variants,
