@@ -22,6 +22,7 @@ from support import commands
 from support.networks import message
 from torch import Tensor, nn
 
+import senetzoo
 from senetzoo import zoo
 from senetzoo._utils.terminal import cells
 from senetzoo.cli.predict import _Table
@@ -473,6 +474,50 @@ def test_the_network_may_come_first(
     assert run("photos", "resnet50.png").exit_code == 0
     (tmp_path / "photos" / "config.json").write_text("{}")
     assert run("photos", "resnet50.png").stderr.startswith("error: photos has no weights.")
+
+
+def test_a_path_that_is_no_network_comes_first(tmp_path: Path, colors: Colors) -> None:
+    red, odd = picture(tmp_path / "a.png", 255, 0, 0), tmp_path / "net.bin"
+    odd.write_bytes(b"no image")
+    for first, why in (
+        (tmp_path / "run" / "photos", "No such file or directory."),
+        (odd, "It isn't an image, or it is too damaged to be recognized."),
+    ):
+        done = run(first, red)
+        assert (done.exit_code, done.stdout) == (2, "")
+        assert done.stderr == (
+            f"error: {first} is neither a network nor an image.\n{why}\n"
+            "Check its path, or give the network with --model\n"
+        )
+    assert colors.batches == []
+    # With --model, alone, or named like an image, it is an image that can't be read.
+    for words in ([odd, red, "--model", "se_resnet20"], [odd], [tmp_path / "no.png", red]):
+        assert run(*words).exit_code == 1
+    bare = red.rename(tmp_path / "IMG_1")
+    assert run(bare, bare).exit_code == 0
+
+
+def test_a_network_among_the_images(tmp_path: Path, colors: Colors) -> None:
+    red = picture(tmp_path / "a.png", 255, 0, 0)
+    trained, saved, exported = (tmp_path / name for name in ("run", "saved", "net.xml"))
+    picture(trained / "picture.png", 255, 0, 0)
+    (trained / "log.jsonl").write_text("")
+    senetzoo.save(zoo.create("lenet5", seed=0), saved)
+    exported.write_text("<annotation/>")
+    assert run(red, exported, "--model", "se_resnet20").exit_code == 1  # not a network: no .bin
+    exported.with_suffix(".bin").write_bytes(b"")
+    for network in (trained, saved, exported, "resnet20"):
+        for words in ([red, network], [network], [network, "--model", "se_resnet20"]):
+            colors.batches.clear()
+            done = run(*words)
+            assert (done.exit_code, done.stdout, colors.batches) == (2, "", [])
+            assert f"{network} is a network, and was given as an image.\n" in done.stderr
+            assert "Put it first, before the images, or give it with --model\n" in done.stderr
+    # Images may have a network's name, and a config.json of another program.
+    assert run(red, tmp_path / "resnet50.png").exit_code == 1
+    picture(tmp_path / "photos" / "b.png", 255, 0, 0)
+    (tmp_path / "photos" / "config.json").write_text("{}")
+    assert run(red, tmp_path / "photos").exit_code == 0
 
 
 def test_batch_and_top(tmp_path: Path, colors: Colors) -> None:

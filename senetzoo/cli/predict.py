@@ -16,12 +16,13 @@ import click
 from torch import Tensor
 
 from senetzoo._utils.checks import Le, PositiveInt
-from senetzoo._utils.files import write_csv
+from senetzoo._utils.files import user_path, write_csv
 from senetzoo._utils.terminal import cells, cut, echo, printable
 from senetzoo.cli import complete
 from senetzoo.cli.networks import opened, trained
 from senetzoo.cli.options import Batch, CsvFile, Json, Stated, WeightsFile, as_command
-from senetzoo.errors import DataError
+from senetzoo.data.images import is_named_as_image, open_image
+from senetzoo.errors import ConfigError, DataError, SenetzooError
 from senetzoo.eval.predict import (
     Prediction,
     Source,
@@ -32,7 +33,8 @@ from senetzoo.eval.predict import (
     sources,
 )
 from senetzoo.nn.transforms import transforms
-from senetzoo.zoo import is_exported, is_network
+from senetzoo.runs import is_run
+from senetzoo.zoo import config, is_exported, is_network
 
 if TYPE_CHECKING:
     from senetzoo.inspect.evidence import Evidence
@@ -113,8 +115,12 @@ def command(
     """
     if layer is not None and folder is None:
         raise click.UsageError("--layer requires --explain.")
-    if name is None and len(images) > 1 and is_network(images[0]):
-        name, images = images[0], images[1:]
+    if name is None and len(images) > 1:
+        if is_network(images[0]):
+            name, images = images[0], images[1:]
+        else:
+            _check_first(images[0])
+    _check_no_network(images)
     name = "se_resnet20" if name is None else name
     model: Classifier | None = None
     run: Callable[[list[Tensor]], Tensor]
@@ -170,6 +176,55 @@ def command(
         echo(f"explained: {printable(str(page.path))}")
     if failed:
         raise click.exceptions.Exit(1)
+
+
+def _check_first(path: str) -> None:
+    """Check that the first of several paths, which names no network, may be an image.
+
+    Raises:
+        ConfigError: It is missing or has other content, and isn't named like an image.
+    """
+    if path == "-" or is_named_as_image(path) or user_path(path).is_dir():
+        return
+    try:
+        open_image(user_path(path))
+    except DataError as error:
+        raise ConfigError(
+            f"{path} is neither a network nor an image.",
+            str(error).splitlines()[1],
+            "Check its path, or give the network with --model",
+        ) from None
+
+
+def _check_no_network(images: Iterable[str]) -> None:
+    """Check that no image is a network.
+
+    Raises:
+        ConfigError: One is a run, a saved or exported network, or a network's name.
+    """
+    for image in images:
+        if _is_surely_network(image):
+            raise ConfigError(
+                f"{image} is a network, and was given as an image.",
+                "Without --model, the first of several arguments can be the network.",
+                "Put it first, before the images, or give it with --model",
+            )
+
+
+def _is_surely_network(text: str) -> bool:
+    """Whether `text` is a network, not a folder or a file that resembles one."""
+    if not is_network(text):
+        return False
+    path = user_path(text)
+    if is_exported(text):  # other programs write .xml files beside images
+        return path.is_file() and (path.suffix != ".xml" or path.with_suffix(".bin").is_file())
+    if not path.is_dir() or is_run(path):
+        return not is_named_as_image(text)
+    try:
+        config(text)
+    except SenetzooError:  # the config.json of another program
+        return False
+    return True
 
 
 def _number(kind: type[Number], text: str | None) -> Number | str | None:

@@ -69,17 +69,18 @@ def image_files(folder: Path) -> tuple[list[Path], list[Path]]:
             continue
         met.add(real)
         folders[:] = [name for name in folders if not is_clutter(name)]
-        others += [Path(root, name) for name in folders if _is_image(name)]
+        others += [Path(root, name) for name in folders if is_named_as_image(name)]
         for name in files:
             if not is_clutter(name) and name != EXPLAINED:
-                (found if _is_image(name) else others).append(Path(root, name))
+                (found if is_named_as_image(name) else others).append(Path(root, name))
     # A folder that is named like an image may contain images.
     holding = {parent for file in found for parent in file.parents}
     others = [path for path in others if path not in holding]
     return sorted(found), sorted(others)
 
 
-def _is_image(name: str) -> bool:
+def is_named_as_image(name: str) -> bool:
+    """Whether a path has the suffix of an image."""
     return Path(name).suffix.lower() in image_suffixes()
 
 
