@@ -246,6 +246,11 @@ def test_photographs_become_a_network(
         "images": held,
         "data": f"{out / 'split.csv'} val",
     }
+    # int8 is calibrated with half of them, which aren't evaluated.
+    int8 = ("--to", "onnx", "--dtype", "int8", "--output", file.with_suffix(".onnx"))
+    made = commands.run("export", out, *int8, "--data", out / "split.csv")
+    assert f" of {held - held // 2} images are right" in made.stdout, made.output
+    assert f"  {held - held // 2} of these images also chose the epoch" in made.stdout
     missing = commands.run("eval", out, root, "--split", "val", "--calibrate")
     assert missing.exit_code == 2
     assert "It has no splits." in missing.stderr

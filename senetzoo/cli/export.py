@@ -15,7 +15,7 @@ from senetzoo._utils.terminal import echo
 from senetzoo.cli import complete
 from senetzoo.cli.networks import trained, used_in_training
 from senetzoo.cli.options import DATA, Json, Network, Stated, WeightsFile, as_command, say
-from senetzoo.deploy.beside import Beside
+from senetzoo.deploy.beside import Beside, divided
 from senetzoo.deploy.export import Export, check
 from senetzoo.deploy.export import export as write
 from senetzoo.deploy.writers import SUFFIXES, FileDtype, Format
@@ -101,7 +101,10 @@ def command(
     else:
         model = trained(network, weights=weights, preprocessing=preprocessing)
     labeled = None if data is None else images_for(model, data)
-    used = None if labeled is None or weights else used_in_training(network, labeled.images)
+    used = None
+    if labeled is not None and not weights:
+        evaluated = divided(labeled)[1] if dtype == "int8" else labeled
+        used = used_in_training(network, evaluated.images)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=".* points of accuracy on ", category=UserWarning)
         done = write(
