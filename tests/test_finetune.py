@@ -23,7 +23,7 @@ import senetzoo
 from senetzoo import data
 from senetzoo._utils.torchvision import import_torchvision
 from senetzoo.cli.finetune import command
-from senetzoo.errors import ConfigError, WeightsError
+from senetzoo.errors import ConfigError, DataError, WeightsError
 from senetzoo.train import engine, start
 from senetzoo.train import finetune as finetuning
 from senetzoo.train.batches import Batches
@@ -373,6 +373,16 @@ def test_a_folder_keeps_its_photographs(tmp_path: Path) -> None:
     )
     assert (out / "split.csv").read_bytes() == before
     tuned(other, out, **LENET)
+    # Photographs that were moved are missing, not others.
+    other.rename(tmp_path / "moved")
+    assert message(lambda: tuned(other, out, **LENET), DataError).startswith(
+        f"There is no data at {other}.\n"
+    )
+    assert message(lambda: data.open(out / "split.csv"), DataError).splitlines() == [
+        f"None of the 20 images of {out / 'split.csv'} exists.",
+        f"Looked for them in {other.resolve()}: paths are relative to the folder of the CSV.",
+        "Move the images there, or change the paths in the CSV",
+    ]
 
 
 @pytest.mark.parametrize(

@@ -65,12 +65,11 @@ def read_csv(path: str | Path) -> dict[Split, LabeledFiles]:
                 nearest(split, SPLITS),
             )
     if not any(os.path.lexists(file) for file in files.values()):
-        first = path.parent / next(iter(files))
+        folder = os.path.commonpath({file.parent.resolve() for file in files.values()})
         raise DataError(
             f"None of the {len(files)} images of {path} exists.",
-            f"Looked for {first}{' and others' * (len(files) > 1)}: paths are relative to the "
-            "folder of the CSV.",
-            "Put the CSV beside the images, or change its paths",
+            f"Looked for them in {folder}: paths are relative to the folder of the CSV.",
+            "Move the images there, or change the paths in the CSV",
         )
     classes = tuple(in_order({label for _, (_, label, *_) in rows}))
     number = {name: index for index, name in enumerate(classes)}

@@ -21,6 +21,7 @@ from senetzoo.data.files import LabeledFiles, StoredImages
 from senetzoo.data.listing import read_csv, write_csv
 from senetzoo.data.scan import scan
 from senetzoo.data.sets import ImageSet, Split
+from senetzoo.data.sources import kind_of
 from senetzoo.data.split import Images
 from senetzoo.errors import ConfigError
 from senetzoo.eval.accuracy import Evaluation
@@ -125,6 +126,7 @@ def finetune(
     start.check_length(epochs, minutes)
     folder = _folder(photos, model, seed) if out is None else user_path(out)
     start.check_place(folder, photos)
+    kind_of(photos)  # raises if there are none, whatever the run in the folder has
     file = None if weights is None else user_path(weights)
     origin, earlier = start.origin(photos, model, file, folder, seed), _earlier(folder)
     if earlier is not None:
