@@ -31,8 +31,9 @@ from senetzoo.data.files import read_parquet
 from senetzoo.deploy import export as room
 from senetzoo.deploy.beside import Beside, divided
 from senetzoo.deploy.export import Export, export
+from senetzoo.deploy.readers import read_file
 from senetzoo.deploy.writers import FORMATS, SUFFIXES, WRITERS, Draft, FileDtype, Format
-from senetzoo.errors import ConfigError, DataError
+from senetzoo.errors import ConfigError, DataError, WeightsError
 from senetzoo.eval.data import LabeledImages, images_for
 from senetzoo.eval.predict import predict
 from senetzoo.eval.predictions import Predictions
@@ -340,6 +341,16 @@ def test_other_commands_name_the_network_of_a_file(tmp_path: Path) -> None:
     missing = commands.run("predict", "--model", tmp_path / "none.xml", "a.png")
     assert f"There is no {tmp_path / 'none.xml'}." in missing.stderr
     assert (damaged.exit_code, missing.exit_code) == (2, 2)
+
+
+def test_a_truncated_file_of_weights_is_named(lenet: Classifier, tmp_path: Path) -> None:
+    file, weights = export(lenet, tmp_path / "net.xml").files
+    weights.write_bytes(weights.read_bytes()[:1000])
+    assert message(lambda: read_file(file), WeightsError).splitlines() == [
+        f"Can't read {file} with {weights}.",
+        "It is damaged, or isn't OpenVINO's IR: Incorrect weights in bin file!",
+        "Export it again",
+    ]
 
 
 def test_of_a_damaged_file_only_the_error_is_said(tmp_path: Path) -> None:

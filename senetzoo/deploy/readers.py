@@ -136,7 +136,10 @@ def _openvino(path: Path) -> _Read:
     root = ElementTree.parse(path).getroot()
     if root.tag != "net":
         raise ValueError(f"its root is {root.tag}")
-    model = ov.core().read_model(path)
+    try:
+        model = ov.core().read_model(path)
+    except RuntimeError as error:  # the lines before the last name places in OpenVINO's source
+        raise ValueError(str(error).strip().splitlines()[-1]) from None
     keys = [key for key in (*_TEXTS, *_NUMBERS) if model.has_rt_info([METADATA, key])]
     texts = {key: str(model.get_rt_info([METADATA, key]).astype(str)) for key in keys}
     inside = PROBABILITIES in model.outputs[0].get_names()
@@ -186,7 +189,9 @@ def read_file(path: str | Path) -> ExportedFile:
     except Exception as error:  # each runtime raises its own
         said = first_line(error.__cause__ or error)
         raise WeightsError(
-            f"Can't read {path}.", f"It is damaged, or isn't {title}: {said}", "Export it again"
+            f"Can't read {' with '.join(map(str, files_of(path, form)))}.",
+            f"It is damaged, or isn't {title}: {said}",
+            "Export it again",
         ) from error
     metadata: dict[str, Any] = {key: texts[key] for key in _TEXTS if key in texts}
     try:
