@@ -215,7 +215,9 @@ def test_a_trained_network_tells_digits_apart() -> None:
         ("resnet20", [(torch.zeros(1, 3, 32, 32), torch.tensor([0]))],
          "The network has no gates to look at.\n"
          "Its policy is empty, or its gates aren't from this zoo.\n"
-         "Give a network with gates, such as se_resnet20"),
+         "Give a network with gates, such as se_resnet20. Fine-tune one: senetzoo finetune "
+         "PHOTOS --model se_resnet20. Without gates, type: senetzoo predict NETWORK IMAGE "
+         "--explain FOLDER"),
         ("se_resnet20", [], "There are no images to look at.\nThe batches are empty."),
         ("se_resnet20", [(torch.zeros(1, 3, 32, 32), torch.tensor([10]))],
          "An image has the label 10.\nWith 10 classes, labels are from 0 to 9."),

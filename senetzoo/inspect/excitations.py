@@ -214,7 +214,9 @@ def excitations(
         raise ConfigError(
             "The network has no gates to look at.",
             "Its policy is empty, or its gates aren't from this zoo.",
-            "Give a network with gates, such as se_resnet20",
+            "Give a network with gates, such as se_resnet20. Fine-tune one: senetzoo finetune "
+            "PHOTOS --model se_resnet20. Without gates, type: senetzoo predict NETWORK IMAGE "
+            "--explain FOLDER",
         )
     values: dict[str, Tensor] = {}
     for name, module in gates.items():
