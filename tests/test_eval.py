@@ -687,6 +687,19 @@ def test_a_calibration_is_stored_and_used(tmp_path: Path) -> None:
     assert (again.temperature, again.reject_below) == (model.temperature, model.reject_below)
 
 
+@pytest.mark.parametrize("count", [99, 100])
+def test_a_calibration_on_few_images_is_stored_with_a_warning(tmp_path: Path, count: int) -> None:
+    test = digits.load("test")
+    for number in range(count):
+        file = tmp_path / "photos" / str(int(test.labels[number])) / f"{number}.png"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(test.images[number].squeeze(2).numpy()).save(file)
+    result = run("lenet5", tmp_path / "photos", "--calibrate", "--out", tmp_path / "out")
+    assert result.exit_code == 0, result.output
+    assert (tmp_path / "out").is_dir()
+    assert ("warning: 99 images can't tell" in result.stderr) is (count < 100)
+
+
 def test_where_a_calibration_goes(tmp_path: Path) -> None:
     result = run("lenet5", "digits", "--calibrate")
     assert result.exit_code == 2

@@ -43,6 +43,9 @@ from senetzoo.nn.modes import TORCH_DTYPES
 from senetzoo.runs import SPLIT, chose_epoch
 from senetzoo.zoo import is_exported, saved_in
 
+# Fewer images than this are too few to calibrate with.
+_FEW = 100
+
 
 @as_command("eval", exits={0: "done; images that can't be read are left out and counted"})
 def command(
@@ -161,6 +164,13 @@ def command(
         if plot_file is not None:
             _plot(robust, plot_file)
     if folder is not None:
+        if (few := len(found.data.images)) < _FEW:
+            echo(
+                f"warning: {few} image{'s' * (few != 1)} can't tell how probable an error is: the "
+                "temperature and the probability for --reject auto are uncertain.\n"
+                f"Calibrate with at least {_FEW} images",
+                err=True,
+            )
         calibration = _calibrate(found)
         temperature, reject_below = calibration["temperature"], calibration["reject_below"]
         if out is None:
