@@ -160,6 +160,12 @@ def test_markdown_has_its_pictures(tmp_path: Path) -> None:
         content = (out.parent / name).read_bytes()
         assert content.startswith((b"<svg ", b"\x89PNG"))
     assert "| a | lenet5 | 61,706 | 8 | 90.00 % |" in text
+    # The page has one legend, and no other in its pictures.
+    drawn = (out.parent / "page-figures/accuracy.svg").read_text(encoding="utf-8")
+    assert [drawn.count(f">{name}</text>") for name in ("a", "b")] == [1, 1]
+    assert "</text>" in (html := out.read_text(encoding="utf-8"))
+    assert ">a</text>" not in html
+    assert not re.search("#[0-9A-F]{6}", text)
 
 
 def test_a_real_run(tmp_path: Path) -> None:
@@ -689,6 +695,23 @@ def test_plots(tmp_path: Path) -> None:
         assert "currentColor" in inked
         assert "#010203" not in inked
     assert len(set(figures.colors(20))) == 20
+
+
+@pytest.mark.parametrize(
+    "names", [[f"digits-se_resnet20_standard-{n}" for n in range(6)], [f"$x^${'x' * 80}"]]
+)
+def test_titles_and_legends_have_room(tmp_path: Path, names: list[str]) -> None:
+    runs = find([write_run(tmp_path / name) for name in names])
+    for plot in [*figures.curves(runs)[:1], *figures.depth(runs[:1])]:
+        plot.png()
+        plot.figure.draw_without_rendering()
+        whole, legends = plot.figure.bbox, plot.figure.legends
+        texts = [plot.figure._suptitle, *(t for each in legends for t in each.get_texts())]
+        assert texts
+        for text in texts:
+            at = text.get_window_extent()
+            assert whole.x0 <= at.x0 < at.x1 <= whole.x1, text
+            assert whole.y0 <= at.y0 < at.y1 <= whole.y1, text
 
 
 def edit(change: Callable[[list[Any]], Any]) -> Callable[[Path], Any]:

@@ -301,7 +301,10 @@ def markdown(report: dict[str, Any], folder: str) -> tuple[str, dict[str, bytes]
     Returns:
         The text, and the content of its pictures by file name.
     """
-    files = {f"{plot.name}.svg": f"{plot.inked(_GRAY)}{MARK}\n".encode() for plot in plots(report)}
+    files = {
+        f"{plot.name}.svg": f"{plot.inked(_GRAY, alone=True)}{MARK}\n".encode()
+        for plot in plots(report)
+    }
     for number, run in enumerate(report["runs"], 1):
         if run["mistakes"]:
             pictures = [base64.b64decode(mistake["png"]) for mistake in run["mistakes"]]
