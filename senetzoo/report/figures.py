@@ -150,7 +150,8 @@ def draw_differences(pairs: Sequence[Paired], axes: Any, ink: str = INK) -> None
     axes.axvline(0, color=ink, lw=0.8)
     for number, pair in enumerate(pairs):
         color = "#0072B2" if pair.differs else "#767676"
-        axes.plot(pair.interval, [number] * 2, color=color, lw=1.6, solid_capstyle="butt")
+        if not pair.alike:
+            axes.plot(pair.interval, [number] * 2, color=color, lw=1.6, solid_capstyle="butt")
         axes.plot([pair.mean], [number], "o", color=color, markersize=6)
         count = len(pair.differences)
         axes.plot(pair.differences, [number + 0.22] * count, "|", color=color, markersize=7)
