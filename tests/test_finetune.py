@@ -556,7 +556,7 @@ def test_what_is_left_is_said_once_it_is_measured(monkeypatch: pytest.MonkeyPatc
         },
         2,
     )  # fmt: skip
-    assert said[-1].endswith("validation accuracy 25.00%, 5 images/s, 0:05:20 left")
+    assert said[-1].endswith("validation accuracy 25.00%, 5 images/s, 5 min 20 s left")
     assert sum("about" in line for line in said) == 1
 
 

@@ -23,17 +23,20 @@ from safetensors.torch import load_file, save_file
 from support import commands
 from support.runs import CLASSES, epoch, log_of, write_run
 
+from senetzoo._utils.terminal import clock
+from senetzoo.cli.compare import _text, table
 from senetzoo.data import digits
 from senetzoo.data.files import LabeledFiles
 from senetzoo.errors import ConfigError
 from senetzoo.eval.predictions import newcombe, wilson
 from senetzoo.inspect import drift, excitations
 from senetzoo.report import figures, page
-from senetzoo.report.paired import against, by_image, paired
+from senetzoo.report.paired import ALIKE, against, by_image, paired
 from senetzoo.report.run import Run, find, read
 from senetzoo.runs import chose_epoch
 from senetzoo.train import evaluate
 from senetzoo.train.augment import normalize
+from senetzoo.train.experiment import Experiment
 from senetzoo.train.recipe import networks_of
 from senetzoo.train.recipes import RECIPES
 
@@ -160,6 +163,14 @@ def test_markdown_has_its_pictures(tmp_path: Path) -> None:
         content = (out.parent / name).read_bytes()
         assert content.startswith((b"<svg ", b"\x89PNG"))
     assert "| a | lenet5 | 61,706 | 8 | 90.00 % |" in text
+    assert "| training accuracy |\n" in text
+    assert "Row by row: dog, 90.9 % (is cat); " in text
+    # The page has one legend, and no other in its pictures.
+    drawn = (out.parent / "page-figures/accuracy.svg").read_text(encoding="utf-8")
+    assert [drawn.count(f">{name}</text>") for name in ("a", "b")] == [1, 1]
+    assert "</text>" in (html := out.read_text(encoding="utf-8"))
+    assert ">a</text>" not in html
+    assert not re.search("#[0-9A-F]{6}", text)
 
 
 def test_a_real_run(tmp_path: Path) -> None:
@@ -615,9 +626,38 @@ def test_newcombe_as_published() -> None:
     assert newcombe(0, 0, 0, 0) == (-1, 1)
 
 
-def test_equal_differences_leave_no_doubt() -> None:
-    assert [pair.p for pair in against({"a": {0: 1.0, 1: 2.0}, "b": {0: 1.5, 1: 2.5}})] == [0.0]
-    assert [pair.p for pair in against({"a": {0: 1.1, 1: 2.7}, "b": {0: 1.1, 1: 2.7}})] == [1.0]
+@pytest.mark.parametrize("wrong", [(90, 110), (100, 120), (97, 117)])
+def test_equal_differences_show_nothing(tmp_path: Path, wrong: tuple[int, ...]) -> None:
+    seeds_of(tmp_path, "plain", (100, 120))
+    seeds_of(tmp_path, "se", wrong)
+    out = tmp_path / "page.html"
+    result = report(tmp_path, "--out", out, "--json")
+    assert result.exit_code == 0, result.output
+    (pair,) = json.loads(result.stdout, parse_constant=pytest.fail)["paired"]
+    expected = {
+        "interval": None,
+        "could_have_shown": None,
+        "p": 1,
+        "verdict": "no difference shown",
+    }
+    assert {key: pair[key] for key in expected} == expected
+    text = out.with_suffix(".md").read_text(encoding="utf-8")
+    mean = f"{(100 - wrong[0]) / 10:+.2f}"
+    assert f"| se - plain | 2 | {mean} | 0.00 |  | no difference shown |  |" in text
+    for said in (page_of(out).words, text.splitlines()):
+        assert any(ALIKE in line for line in said)
+    # As senetzoo compare has it.
+    runs = find([tmp_path])
+    variants = {"plain": {"model": "lenet5"}, "se": {"model": "lenet5+se4"}}
+    recipe = RECIPES["ablation_positions"].recipe
+    experiment = Experiment(recipe, variants=variants, seeds=(0, 1), quick={})
+    made = table(runs, experiment, paired(runs, tuple(variants)))
+    row = made["variants"][1]
+    assert {key: row[key] for key in expected} == expected
+    assert not row["shown"]
+    (line,) = (line for line in _text(made, "", tmp_path).splitlines() if line.startswith("se "))
+    assert line.split()[-2:] == [mean, "no"]
+    assert ALIKE in " ".join(_text(made, "", tmp_path).split())
 
 
 def test_many_runs_have_few_gradient_plots_and_one_line_for_short_ones(tmp_path: Path) -> None:
@@ -661,6 +701,23 @@ def test_time(tmp_path: Path) -> None:
     (run,) = find([write_run(tmp_path / "run")])
     assert run.seconds == {"train": 160.0, "data": 8.0, "test": 16.0}
     assert run.images_per_second == pytest.approx(8 * 3000 / 160)
+    assert page._time([run]).rows == [["run", "2 min 40 s", "8.0 s", "16.0 s", "150", "0"]]
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [
+        (0, "0.0 s"),
+        (59.94, "59.9 s"),
+        (59.97, "1 min 0 s"),
+        (3599.4, "59 min 59 s"),
+        (3599.7, "1 h 0 min"),
+        (7525, "2 h 5 min"),
+        (90000, "25 h 0 min"),
+    ],
+)
+def test_durations(seconds: float, text: str) -> None:
+    assert clock(seconds) == text
 
 
 def test_what_differs_between_runs(tmp_path: Path) -> None:
@@ -694,6 +751,23 @@ def test_plots(tmp_path: Path) -> None:
         assert "currentColor" in inked
         assert "#010203" not in inked
     assert len(set(figures.colors(20))) == 20
+
+
+@pytest.mark.parametrize(
+    "names", [[f"digits-se_resnet20_standard-{n}" for n in range(6)], [f"$x^${'x' * 80}"]]
+)
+def test_titles_and_legends_have_room(tmp_path: Path, names: list[str]) -> None:
+    runs = find([write_run(tmp_path / name) for name in names])
+    for plot in [*figures.curves(runs)[:1], *figures.depth(runs[:1])]:
+        plot.png()
+        plot.figure.draw_without_rendering()
+        whole, legends = plot.figure.bbox, plot.figure.legends
+        texts = [plot.figure._suptitle, *(t for each in legends for t in each.get_texts())]
+        assert texts
+        for text in texts:
+            at = text.get_window_extent()
+            assert whole.x0 <= at.x0 < at.x1 <= whole.x1, text
+            assert whole.y0 <= at.y0 < at.y1 <= whole.y1, text
 
 
 def edit(change: Callable[[list[Any]], Any]) -> Callable[[Path], Any]:
@@ -869,6 +943,7 @@ def test_both_pages_say_what_the_accuracies_are(
         (about,) = (line for line in said if "made by senetzoo" in line)
         assert kept in about
         assert f"The interval covers the choice of {images} images only" in about
+        assert f"so it can be below the {images} accuracy." in about
         assert about.endswith(f" {chose_epoch('The validation images')}") == chose
         notes = ["How much the", f"{images.capitalize()} accuracy in % by class.", "The norm of"]
         notes += ["Single runs."] * (len(runs) > 1)

@@ -106,6 +106,10 @@ def progress(total: int, title: str, unit: str) -> Iterator[Callable[[int], None
 
 
 def clock(seconds: float) -> str:
-    """Format seconds as ``1:02:03``."""
+    """Format seconds as ``3.5 s``, ``1 min 54 s`` or ``2 h 5 min``."""
+    if seconds < 59.95:
+        return f"{seconds:.1f} s"
     whole = round(seconds)
-    return f"{whole // 3600}:{whole // 60 % 60:02}:{whole % 60:02}"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60} s"
+    return f"{round(seconds / 60) // 60} h {round(seconds / 60) % 60} min"

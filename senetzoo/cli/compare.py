@@ -280,12 +280,14 @@ def table(runs: Sequence[Run], experiment: Experiment, pairs: Sequence[Paired]) 
             if pair.name == variant:
                 row |= {
                     "difference": round(pair.mean, 4),
-                    "interval": [round(limit, 4) for limit in pair.interval],
+                    "interval": None
+                    if pair.alike
+                    else [round(limit, 4) for limit in pair.interval],
                     "differences": [round(value, 4) for value in pair.differences],
                     "p": round(pair.p, 6),
                     "shown": pair.differs,
                     "verdict": pair.verdict or "difference shown",
-                    "could_have_shown": round(pair.detectable, 4),
+                    "could_have_shown": None if pair.alike else round(pair.detectable, 4),
                 }
         rows.append(row)
     return {
@@ -298,12 +300,18 @@ def table(runs: Sequence[Run], experiment: Experiment, pairs: Sequence[Paired]) 
 
 
 def _text(made: Mapping[str, Any], limited: str, folder: Path) -> str:
+    from senetzoo.report.paired import ALIKE
+
     rows = [["variant", "parameters", "accuracy", "difference", "95 % interval", "shown"]]
     for row in made["variants"]:
         cells = [cut(row["variant"], 24), f"{row['params']:,}", f"{row['accuracy']:.2f} %"]
         if "difference" in row:
-            cells += [f"{row['difference']:+.2f}", "{:+.2f} to {:+.2f}".format(*row["interval"])]
-            cells += ["yes" if row["shown"] else "no"]
+            limits = row["interval"]
+            cells += [
+                f"{row['difference']:+.2f}",
+                "{:+.2f} to {:+.2f}".format(*limits) if limits else "",
+                "yes" if row["shown"] else "no",
+            ]
         rows.append([*cells, *[""] * (6 - len(cells))])
     images = f"{made['test_images']:,} test images"
     lines = [
@@ -312,7 +320,9 @@ def _text(made: Mapping[str, Any], limited: str, folder: Path) -> str:
         f"differences from {PLAIN} in points, paired by seed; shown: by Dunnett's test",
     ]
     detectable = [row["could_have_shown"] for row in made["variants"] if "difference" in row]
-    if detectable:
+    if None in detectable:
+        lines.append(ALIKE)
+    elif detectable:
         lines += [
             f"could have shown: {max(detectable):.2f} points, the smallest true difference that "
             "these seeds",

@@ -60,6 +60,7 @@ def excitation_section(
             f"excitation-{number}-{n}",
             short_name(path),
             partial(_by_channel, found[path], classes, colors),
+            legend=colors,
         )
         for n, path in enumerate(shown, 1)
     ]

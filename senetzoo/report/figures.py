@@ -18,7 +18,9 @@ from senetzoo.report.paired import Paired
 from senetzoo.report.run import Run, by_label
 
 if TYPE_CHECKING:
+    from matplotlib.artist import Artist
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
     from numpy.typing import NDArray
 
 # The colorblind-safe palette of Okabe and Ito, without black and yellow.
@@ -52,33 +54,25 @@ class Plot:
     Args:
         name: Name of its file.
         title: Its title.
-        svg: The SVG.
-        figure: The Matplotlib figure.
-        legend: Names and their colors, which the page shows once for several plots.
+        svg: The SVG, without the legend, which a page shows once for several plots.
+        alone: The SVG with its legend.
+        figure: The Matplotlib figure, with its legend.
     """
 
     name: str
     title: str
     svg: str
+    alone: str
     figure: Any = dataclasses.field(repr=False, compare=False)
-    legend: tuple[tuple[str, str], ...] = ()
 
-    def inked(self, color: str) -> str:
-        """The SVG with lines and text in a color, such as ``currentColor``."""
-        return self.svg.replace(INK, color)
+    def inked(self, color: str, *, alone: bool = False) -> str:
+        """An SVG with lines and text in a color, such as ``currentColor``."""
+        return (self.alone if alone else self.svg).replace(INK, color)
 
     def png(self) -> bytes:
         """The plot as a PNG on white, with title and legend."""
-        from matplotlib.lines import Line2D
-
-        # Added here because the page shows them outside its plots.
-        self.figure.suptitle(self.title, fontsize=10)
-        if self.legend:
-            handles = [Line2D([], [], color=color, label=name) for name, color in self.legend]
-            columns = min(3, len(handles))
-            self.figure.legend(
-                handles=handles, loc="outside lower center", ncols=columns, frameon=False
-            )
+        title = self.figure.suptitle(self.title, fontsize=10, parse_math=False)
+        _make_room(self.figure, title)
         content = io.BytesIO()
         self.figure.savefig(
             content, format="png", dpi=200, facecolor="white", metadata={"Comment": MARK}
@@ -130,16 +124,15 @@ def curves(runs: Sequence[Run]) -> list[Plot]:
     loss = {"train_loss": "--", "test_loss": "-", "val_loss": "-"}
     accuracy = {"train_accuracy": "--", "test_accuracy": "-", "val_accuracy": "-"}
     legend = tuple(zip(found, colors(len(found)), strict=True))
-    drawn = [
-        plot("loss", f"Loss {both}", functools.partial(draw, loss, 1, "loss")),
-        plot(
-            "accuracy",
-            f"Accuracy in % {both}",
-            functools.partial(draw, accuracy, 100, "accuracy in %"),
-        ),
-        plot("lr", "Learning rate", functools.partial(draw, {"lr": "-"}, 1, "learning rate")),
+    drawn = (
+        ("loss", f"Loss {both}", loss, 1, "loss"),
+        ("accuracy", f"Accuracy in % {both}", accuracy, 100, "accuracy in %"),
+        ("lr", "Learning rate", {"lr": "-"}, 1, "learning rate"),
+    )
+    return [
+        plot(name, title, functools.partial(draw, *how), legend=legend)
+        for name, title, *how in drawn
     ]
-    return [dataclasses.replace(each, legend=legend) for each in drawn]
 
 
 def differences(pairs: Sequence[Paired]) -> list[Plot]:
@@ -157,7 +150,8 @@ def draw_differences(pairs: Sequence[Paired], axes: Any, ink: str = INK) -> None
     axes.axvline(0, color=ink, lw=0.8)
     for number, pair in enumerate(pairs):
         color = "#0072B2" if pair.differs else "#767676"
-        axes.plot(pair.interval, [number] * 2, color=color, lw=1.6, solid_capstyle="butt")
+        if not pair.alike:
+            axes.plot(pair.interval, [number] * 2, color=color, lw=1.6, solid_capstyle="butt")
         axes.plot([pair.mean], [number], "o", color=color, markersize=6)
         count = len(pair.differences)
         axes.plot(pair.differences, [number + 0.22] * count, "|", color=color, markersize=7)
@@ -251,6 +245,7 @@ def _norms(logged: list[tuple[int, dict[str, float]]], axes: Any) -> None:
     axes.yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
     axes.yaxis.set_minor_formatter(NullFormatter())
     axes.set_xlabel("epoch")
+    axes.set_ylabel("gradient norm (logarithmic)")
     axes.legend(frameon=False, fontsize=9)
 
 
@@ -265,8 +260,12 @@ def plot(
     *,
     whole: bool = True,
     size: tuple[float, float] = (5.2, 3.4),
+    legend: Sequence[tuple[str, str]] = (),
 ) -> Plot:
-    """Make a plot by calling ``draw(axes)``; `whole` restricts the x axis to whole numbers."""
+    """Make a plot by calling ``draw(axes)``.
+
+    `whole` restricts the x axis to whole numbers; `legend` has names and their colors.
+    """
     try:
         import matplotlib as mpl
     except ImportError:
@@ -281,8 +280,40 @@ def plot(
         draw(axes)
         if whole:
             axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-        text = io.StringIO()
-        figure.savefig(text, format="svg", transparent=True, metadata={"Date": None})
+        svg = alone = _svg(figure, name)
+        if legend:
+            _add_legend(figure, legend)
+            alone = _svg(figure, name)
+    return Plot(name, title, svg, alone, figure)
+
+
+def _add_legend(figure: Figure, legend: Sequence[tuple[str, str]]) -> None:
+    """Add a legend below a figure, in as many columns as its width has room for."""
+    from matplotlib.lines import Line2D
+
+    handles = [Line2D([], [], color=color, label=name) for name, color in legend]
+    for columns in range(min(3, len(handles)), 0, -1):
+        drawn = figure.legend(
+            handles=handles, loc="outside lower center", ncols=columns, frameon=False
+        )
+        if columns == 1 or drawn.get_window_extent().width < figure.bbox.width:
+            break
+        drawn.remove()
+    _make_room(figure, drawn)
+
+
+def _make_room(figure: Figure, drawn: Artist) -> None:
+    """Enlarge a figure by the height of a title or legend, and to its width."""
+    needed = drawn.get_window_extent().padded(0.1 * figure.dpi)
+    width, height = figure.get_size_inches()
+    figure.set_size_inches(
+        max(width, needed.width / figure.dpi), height + needed.height / figure.dpi
+    )
+
+
+def _svg(figure: Figure, name: str) -> str:
+    text = io.StringIO()
+    figure.savefig(text, format="svg", transparent=True, metadata={"Date": None})
     svg = text.getvalue()
     svg = svg[svg.index("<svg") :]
     # The page sets the size. Element names are made unique, because plots share one page.
@@ -291,4 +322,4 @@ def plot(
     svg = re.sub(r'\bid="([^"]+)"', rf'id="{name}-\1"', svg)
     svg = re.sub(r'((?:xlink:)?href)="#([^"]+)"', rf'\1="#{name}-\2"', svg)
     svg = re.sub(r"url\(#([^)]+)\)", rf"url(#{name}-\1)", svg)
-    return Plot(name, title, re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL), figure)
+    return re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)

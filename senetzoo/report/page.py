@@ -17,7 +17,7 @@ from senetzoo.inspect.pictures import png
 from senetzoo.report import figures
 from senetzoo.report.excitations import ExcitationSection
 from senetzoo.report.markup import MARK, Table, rendered
-from senetzoo.report.paired import ByImage, Comparison, Paired
+from senetzoo.report.paired import ALIKE, ByImage, Comparison, Paired
 from senetzoo.report.run import Run, by_label, finished
 from senetzoo.runs import chose_epoch, tested
 
@@ -56,7 +56,7 @@ def make(
         "title": title,
         "names": names,
         "part": (part := _part(runs)),
-        "notes": _notes(runs, part),
+        "notes": _notes(runs, part, comparison),
         "results": _results(runs, part),
         "recipes": recipes,
         "variants": _variants(runs),
@@ -90,7 +90,7 @@ def make(
     }
 
 
-def _notes(runs: Sequence[Run], part: str) -> dict[str, str]:
+def _notes(runs: Sequence[Run], part: str, comparison: Comparison) -> dict[str, str]:
     """What both pages say about the runs and above their tables."""
     final, best = "the final network of a run", "the epoch that did best on the validation images"
     keep = [run for run in runs if run.header["recipe"].get("keep") == "best"]
@@ -102,12 +102,12 @@ def _notes(runs: Sequence[Run], part: str) -> dict[str, str]:
     return {
         "runs": f"{len(runs)} run{'s' * (len(runs) > 1)} on {data}, made by senetzoo "
         f"{senetzoo.__version__}. Accuracies are those of {kept}, with Wilson's 95 % interval. The "
-        f"interval covers the choice of {part} images only, not the spread between seeds."
-        + f" {chose_epoch('The validation images')}"
-        * chose,
-        "paired": "Runs with the same seed start from the same trunk and see the same batches. The "
-        "last column is the smallest true difference that these seeds would show with a power of "
-        "80 %.",
+        f"interval covers the choice of {part} images only, not the spread between seeds. senetzoo "
+        "measures the training accuracy during the last epoch, on augmented images, so it can be "
+        f"below the {part} accuracy." + f" {chose_epoch('The validation images')}" * chose,
+        "paired": "Runs with the same seed start from the same trunk and see the same batches. "
+        "Could have shown: the smallest true difference that these seeds show in four cases of "
+        "five." + f" {ALIKE}" * any(pair.alike for pair in comparison.paired),
         "by_image": "Single runs. The intervals cover the choice of images, not the spread between "
         "seeds, so they do not show which network is better: senetzoo compare trains several seeds "
         "of each.",
@@ -129,7 +129,8 @@ def _part(runs: Sequence[Run]) -> str:
 
 def _results(runs: Sequence[Run], part: str) -> Table:
     accuracy = f"{part} accuracy"
-    head = ["run", "network", "parameters", "epochs", accuracy, "95 % interval", "training"]
+    head = ["run", "network", "parameters", "epochs"]
+    head += [accuracy, "95 % interval", "training accuracy"]
     rows = []
     for run in runs:
         whole, model = run.tally, run.header["model"]
@@ -162,9 +163,9 @@ def _paired(found: Sequence[Paired]) -> Table | None:
             str(len(pair.seeds)),
             f"{pair.mean:+.2f}",
             f"{pair.std:.2f}",
-            "{:+.2f} to {:+.2f}".format(*pair.interval),
+            "" if pair.alike else "{:+.2f} to {:+.2f}".format(*pair.interval),
             pair.verdict or "differs",
-            f"{pair.detectable:.2f}",
+            "" if pair.alike else f"{pair.detectable:.2f}",
         ]
         for pair in found
     ]
@@ -230,7 +231,7 @@ def _time(runs: Sequence[Run]) -> Table:
     head = ["run", "training", "of it waiting for data", "tests", "images a second", "resumed"]
     rows = []
     for run in runs:
-        spent = [f"{s:.1f} s" if s < 60 else f"{clock(s)} h" for s in run.seconds.values()]
+        spent = map(clock, run.seconds.values())
         rows.append([run.name, *spent, f"{run.images_per_second:,.0f}", str(run.resumed)])
     return Table(head, rows)
 
@@ -301,7 +302,10 @@ def markdown(report: dict[str, Any], folder: str) -> tuple[str, dict[str, bytes]
     Returns:
         The text, and the content of its pictures by file name.
     """
-    files = {f"{plot.name}.svg": f"{plot.inked(_GRAY)}{MARK}\n".encode() for plot in plots(report)}
+    files = {
+        f"{plot.name}.svg": f"{plot.inked(_GRAY, alone=True)}{MARK}\n".encode()
+        for plot in plots(report)
+    }
     for number, run in enumerate(report["runs"], 1):
         if run["mistakes"]:
             pictures = [base64.b64decode(mistake["png"]) for mistake in run["mistakes"]]

@@ -27,6 +27,9 @@ from senetzoo.runs import TEST
 
 _CONFIDENCE, _POWER = 0.95, 0.8
 
+ALIKE = "Without a spread between seeds there are no intervals; more seeds are needed."
+"""Said where the differences of each variant are equal."""
+
 
 @dataclass(frozen=True)
 class Paired:
@@ -38,9 +41,11 @@ class Paired:
         seeds: The seeds that both have.
         differences: Accuracy in percent minus that of the first variant, by seed; at least two.
         interval: Interval of the mean difference; with a probability of 95 %, all intervals of the
-            comparison contain their true differences.
-        p: Two-sided p-value, adjusted in the same way.
-        detectable: Smallest true difference that the comparison shows with a power of 80 %.
+            comparison contain their true differences. Infinite if the differences of each variant
+            are equal, which doesn't show that their noise is 0.
+        p: Two-sided p-value, adjusted in the same way; then 1.
+        detectable: Smallest true difference that the comparison shows with a power of 80 %; then
+            infinite.
     """
 
     name: str
@@ -60,6 +65,11 @@ class Paired:
     def std(self) -> float:
         """Standard deviation of the differences."""
         return statistics.stdev(self.differences)
+
+    @property
+    def alike(self) -> bool:
+        """Whether the differences don't vary, so that there is no interval."""
+        return math.isinf(self.detectable)
 
     @property
     def differs(self) -> bool:
@@ -241,8 +251,8 @@ def against(values: Mapping[str, Mapping[int, float]]) -> list[Paired]:
     found = []
     for (name, seeds), size in zip(shared.items(), scale, strict=True):
         differences = tuple(values[name][seed] - base[seed] for seed in seeds)
-        mean, scaled = statistics.mean(differences), spread * float(size)
-        p = max(0.0, 1.0 - inside(abs(mean) / scaled)) if scaled else float(mean == 0.0)
+        mean, scaled = statistics.mean(differences), (spread or math.inf) * float(size)
+        p = max(0.0, 1.0 - inside(abs(mean) / scaled))
         low, high = mean - limit * scaled, mean + limit * scaled
         detectable = (limit + float(t.ppf(_POWER, freedom))) * scaled
         found.append(Paired(name, first, seeds, differences, (low, high), p, detectable))

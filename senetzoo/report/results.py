@@ -56,10 +56,10 @@ def results(
                 "points": pair.differences,
                 "mean": pair.mean,
                 "standard_deviation": pair.std,
-                "interval": pair.interval,
+                "interval": None if pair.alike else pair.interval,
                 "p": pair.p,
                 "verdict": pair.verdict,
-                "could_have_shown": pair.detectable,
+                "could_have_shown": None if pair.alike else pair.detectable,
             }
             for pair in comparison.paired
         ],
