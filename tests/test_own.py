@@ -8,6 +8,7 @@ import json
 import pickle
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -277,7 +278,38 @@ class Scale(Base):
         super().__init__()
 
     def forward(self, x):
-        return helper(x)
+        return helper(x) + REG["hot"](x) + OPTS["k"] + sum(TABLE) + G + act(1)
+
+def negated(self, x):
+    return -x
+Scale.forward = negated
+Scale.GAIN = 1.5
+setattr(Scale, "k", 2.5)
+def patch():
+    Scale.flag = 3.5
+patch()
+
+from math import cos as act, sin
+OPTS, TABLE, G, REG = {}, [], 0, {}
+OPTS["k"] = 4.5
+OPTS.update(k=5.5)
+other = TABLE
+other.append(6.5)
+def setup():
+    global G
+    G = 7.5
+setup()
+def register(f):
+    REG[f.__name__] = f
+@register
+def hot(x):
+    return 8.5
+
+class Other(Base):
+    start = START
+OTHERS = [Scale, Other]
+if __name__ == "__main__":
+    print(Scale(9))
 """
 
 
@@ -292,6 +324,16 @@ class Scale(Base):
         ("x + START", "x * START", False),
         ("START = 1.0", "START = 2.0", False),
         ("    pass", "    flag = True", False),
+        ("return -x", "return +x", False),
+        *((f"{n}.5", "0.0", False) for n in range(1, 9)),
+        ("TABLE\n", "TABLE\nother.append(6.5)\n", False),
+        ("cos as act", "tan as act", False),
+        ("sin\n", "sin, tan\nfrom torch import Tensor\n", True),
+        ("OTHERS", "@print\nclass Second(Base):\n    start = START\nOTHERS", True),
+        ("start = START", "start = START / 2", True),
+        ("OTHERS", "HALF = START / 2\nOTHERS", True),
+        ("[Scale, Other]", "[Scale]", True),
+        ("Scale(9)", "Scale(8)", True),
     ],
 )
 def test_the_version_of_a_class(module: str, old: str, new: str, same: bool) -> None:
@@ -303,8 +345,8 @@ def test_the_version_of_a_class(module: str, old: str, new: str, same: bool) -> 
         found += [versions([register_path(f"{module}:Scale")])["scale"]]
     assert (found[0] == found[1]) == same
     # Of a class that was typed in, there is no source.
-    space: dict[str, type[nn.Module]] = {}
-    exec(HELPED, {"nn": nn, "__name__": "typed_in"}, space)
+    space: dict[str, Any] = {"nn": nn, "__name__": "typed_in"}
+    exec(HELPED, space)
     senetzoo.register(space["Scale"], name="typed")
     assert versions(["typed", "scale", "se"]).keys() == {"scale"}
 
