@@ -212,6 +212,15 @@ def versions(names: Iterable[str]) -> dict[str, str]:
     return {name: version for name, version in found.items() if version}
 
 
+def changed(versions_then: Mapping[str, str]) -> list[str]:
+    """The paths of registered classes whose code had another version then, as in `versions`."""
+    return [
+        path_of(_OWN[name].kind)
+        for name, now in versions(versions_then).items()
+        if now != versions_then[name]
+    ]
+
+
 def names_in(spec: ModelSpec) -> list[str]:
     """The name of a network and those of its gates, registered or not."""
     return [spec.name, *(rule.gate.name for rule in spec.policy.rules())]

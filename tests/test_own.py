@@ -7,6 +7,7 @@ import importlib
 import json
 import pickle
 import sys
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -123,6 +124,31 @@ def test_a_file_imports_nothing(module: str, tmp_path: Path) -> None:
     assert json.loads(result.stdout)["images"] == 596
 
 
+def test_a_network_that_was_trained_with_other_code(module: str) -> None:
+    warnings.simplefilter("error")
+    path, file = f"{module}:ChannelScale", Path(f"{module}.py")
+    register_path(path)
+    senetzoo.save(senetzoo.create("lenet5+channel_scale", seed=0), "saved", classes=[*"0123456789"])
+    senetzoo.load("saved")
+    file.write_text(file.read_text("utf-8").replace("x * self", "-x * self"), "utf-8")
+    del sys.modules[module]
+    importlib.invalidate_caches()
+    register_path(path)
+    senetzoo.config("saved")
+    for ask in (
+        lambda: senetzoo.load("saved"),
+        lambda: senetzoo.create("saved"),
+        lambda: commands.run("eval", "saved", "digits", "--register", path),
+    ):
+        with pytest.warns(UserWarning, match=f"trained with other code of {path}") as caught:
+            ask()
+        assert len(caught) == 1
+    raw = json.loads(Path("saved", "config.json").read_text(encoding="utf-8"))
+    del raw["own_versions"]  # as in older files
+    Path("saved", "config.json").write_text(json.dumps(raw), encoding="utf-8")
+    senetzoo.load("saved")
+
+
 def test_a_folder_can_t_hide_what_it_needs(tmp_path: Path) -> None:
     """Without its note on the module, the policy is what can't be read."""
     senetzoo.register(ChannelScale)
@@ -138,7 +164,10 @@ def test_a_folder_can_t_hide_what_it_needs(tmp_path: Path) -> None:
 
 def test_networks_of_the_zoo_alone_note_nothing(tmp_path: Path) -> None:
     senetzoo.save(senetzoo.create("lenet5", seed=0), tmp_path)
-    assert "own" not in json.loads((tmp_path / "config.json").read_text(encoding="utf-8"))
+    assert (
+        not {"own", "own_versions"}
+        & json.loads((tmp_path / "config.json").read_text(encoding="utf-8")).keys()
+    )
 
 
 def test_a_network_is_named_saved_and_loaded(tmp_path: Path) -> None:
