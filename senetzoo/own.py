@@ -13,7 +13,7 @@ import inspect
 import re
 import symtable
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, TypeVar
 
@@ -203,11 +203,22 @@ def paths(names: Iterable[str]) -> dict[str, str]:
 def versions(names: Iterable[str]) -> dict[str, str]:
     """The registered ones of `names` whose source is known, with a hash of the code of each.
 
-    The code is the class and what it uses of its module: functions, base classes and constants.
-    Comments, docstrings, the rest of the file and imported modules aren't part of it.
+    The code is the class and what it uses of its module: functions, base classes and constants, and
+    statements that change or register these. Comments, docstrings, the rest of the file, the order
+    of statements, and other modules aren't part of it, nor are changes through ``globals()``, in
+    ``if __name__ == ...``, or by ``__init_subclass__`` of another class.
     """
     found = {name: _OWN[name].version for name in names if name in _OWN}
     return {name: version for name, version in found.items() if version}
+
+
+def changed(versions_then: Mapping[str, str]) -> list[str]:
+    """The paths of registered classes whose code had another version then, as in `versions`."""
+    return [
+        path_of(_OWN[name].kind)
+        for name, now in versions(versions_then).items()
+        if now != versions_then[name]
+    ]
 
 
 def names_in(spec: ModelSpec) -> list[str]:
@@ -215,39 +226,93 @@ def names_in(spec: ModelSpec) -> list[str]:
     return [spec.name, *(rule.gate.name for rule in spec.policy.rules())]
 
 
+class _Part(NamedTuple):
+    """A statement of a module, without docstrings."""
+
+    node: ast.stmt
+    text: str
+    uses: set[str]
+    """The names that it takes from the module."""
+    binds: set[str]
+    """The names of the module that it sets, also by ``global`` in a function."""
+
+    @property
+    def runs(self) -> set[str]:
+        """The names through which it can change objects when the module is imported."""
+        if isinstance(self.node, (*_FUNCTION, ast.ClassDef)):
+            return {
+                node.id
+                for decorator in self.node.decorator_list
+                for node in ast.walk(decorator)
+                if isinstance(node, ast.Name)
+            }
+        stored = self.binds and isinstance(self.node, (ast.Assign, ast.AnnAssign))
+        if "__name__" in self.uses or (stored and not isinstance(self.node.value, _ALIAS)):  # type: ignore[attr-defined]
+            return set()
+        return self.uses
+
+
+_FUNCTION = (ast.FunctionDef, ast.AsyncFunctionDef)
+_IMPORT = (ast.Import, ast.ImportFrom)
+# Values that can be another name of an object; a tuple or a sum is a new object.
+_ALIAS = (ast.Name, ast.Attribute, ast.Subscript, ast.Call)
+
+
 def _version(kind: type[Any]) -> str:
+    """Hash the statements of the module that bind, change or register what the class uses."""
     try:
         tree = ast.parse(inspect.getsource(sys.modules[kind.__module__]))
     except (KeyError, TypeError, OSError, SyntaxError):  # typed in, or built in
         return ""
+    parts = list(_parts(tree))
+    own = set[str]().union(*(p.binds for p in parts if not isinstance(p.node, _IMPORT)))
+    functions = [part for part in parts if isinstance(part.node, _FUNCTION)]
+
+    def reached(names: set[str]) -> set[str]:
+        """`names` and those that functions of these names use."""
+        more = names.union(*(each.uses for each in functions if each.binds & names))
+        return names if more == names else reached(more)
+
+    waiting = [(part, reached(part.runs) & own) for part in parts]
+    used, texts = {kind.__qualname__.partition(".")[0]}, list[str]()
+    while found := [part for part, runs in waiting if part.binds & used or runs & used]:
+        waiting = [each for each in waiting if each[0] not in found]
+        used = used.union(*(part.uses | part.binds for part in found))
+        texts += [part.text for part in found]
+    return hashlib.sha256("\n".join(sorted(texts)).encode()).hexdigest() if texts else ""
+
+
+def _parts(tree: ast.Module) -> Iterator[_Part]:
+    """The statements of a module; each imported name is one."""
     for node in ast.walk(tree):
         if isinstance(body := getattr(node, "body", None), list):
             node.body = [each for each in body if not _is_text(each)] or [ast.Pass()]  # type: ignore[attr-defined]
-    used: dict[str, set[str]] = {}  # what each statement uses
-    defined: dict[str, list[str]] = {}
-    for text in map(ast.unparse, tree.body):
-        table = symtable.symtable(text, kind.__module__, "exec")
-        used[text] = _globals(table)
-        for symbol in table.get_symbols():
-            if symbol.is_assigned():
-                defined.setdefault(symbol.get_name(), []).append(text)
-    names, texts = [kind.__qualname__.partition(".")[0]], set[str]()
-    for name in names:
-        for text in set(defined.get(name, ())) - texts:
-            texts.add(text)
-            names += used[text]
-    return hashlib.sha256("\n".join(sorted(texts)).encode()).hexdigest() if texts else ""
+    for node in tree.body:
+        for each in _split(node):
+            text = ast.unparse(each)
+            yield _Part(each, text, *_names(symtable.symtable(text, "", "exec")))
+
+
+def _split(node: ast.stmt) -> list[ast.stmt]:
+    if isinstance(node, ast.Import):
+        return [ast.Import([name]) for name in node.names]
+    if isinstance(node, ast.ImportFrom):
+        return [ast.ImportFrom(node.module, [name], node.level) for name in node.names]
+    return [node]
 
 
 def _is_text(statement: ast.stmt) -> bool:
     return isinstance(statement, ast.Expr) and isinstance(statement.value, ast.Constant)
 
 
-def _globals(table: symtable.SymbolTable) -> set[str]:
-    """The names that a piece of a module takes from the module."""
-    symbols = table.get_symbols()
-    own = {s.get_name() for s in symbols if table.get_type() == "module" or s.is_global()}
-    return own.union(*map(_globals, table.get_children()))
+def _names(table: symtable.SymbolTable) -> tuple[set[str], set[str]]:
+    """The names that a piece of a module takes from the module, and those that it sets there."""
+    top = table.get_type() == "module"
+    used = {s for s in table.get_symbols() if top or s.is_global()}
+    bound = {s.get_name() for s in used if s.is_assigned() or s.is_imported()}
+    inner = [_names(each) for each in table.get_children()]
+    uses = {s.get_name() for s in used}.union(*(names for names, _ in inner))
+    return uses, bound.union(*(names for _, names in inner))
 
 
 def register_path(path: str) -> str:

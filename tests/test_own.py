@@ -7,7 +7,9 @@ import importlib
 import json
 import pickle
 import sys
+import warnings
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -122,6 +124,31 @@ def test_a_file_imports_nothing(module: str, tmp_path: Path) -> None:
     assert json.loads(result.stdout)["images"] == 596
 
 
+def test_a_network_that_was_trained_with_other_code(module: str) -> None:
+    warnings.simplefilter("error")
+    path, file = f"{module}:ChannelScale", Path(f"{module}.py")
+    register_path(path)
+    senetzoo.save(senetzoo.create("lenet5+channel_scale", seed=0), "saved", classes=[*"0123456789"])
+    senetzoo.load("saved")
+    file.write_text(file.read_text("utf-8").replace("x * self", "-x * self"), "utf-8")
+    del sys.modules[module]
+    importlib.invalidate_caches()
+    register_path(path)
+    senetzoo.config("saved")
+    for ask in (
+        lambda: senetzoo.load("saved"),
+        lambda: senetzoo.create("saved"),
+        lambda: commands.run("eval", "saved", "digits", "--register", path),
+    ):
+        with pytest.warns(UserWarning, match=f"trained with other code of {path}") as caught:
+            ask()
+        assert len(caught) == 1
+    raw = json.loads(Path("saved", "config.json").read_text(encoding="utf-8"))
+    del raw["own_versions"]  # as in older files
+    Path("saved", "config.json").write_text(json.dumps(raw), encoding="utf-8")
+    senetzoo.load("saved")
+
+
 def test_a_folder_can_t_hide_what_it_needs(tmp_path: Path) -> None:
     """Without its note on the module, the policy is what can't be read."""
     senetzoo.register(ChannelScale)
@@ -137,7 +164,10 @@ def test_a_folder_can_t_hide_what_it_needs(tmp_path: Path) -> None:
 
 def test_networks_of_the_zoo_alone_note_nothing(tmp_path: Path) -> None:
     senetzoo.save(senetzoo.create("lenet5", seed=0), tmp_path)
-    assert "own" not in json.loads((tmp_path / "config.json").read_text(encoding="utf-8"))
+    assert (
+        not {"own", "own_versions"}
+        & json.loads((tmp_path / "config.json").read_text(encoding="utf-8")).keys()
+    )
 
 
 def test_a_network_is_named_saved_and_loaded(tmp_path: Path) -> None:
@@ -277,7 +307,38 @@ class Scale(Base):
         super().__init__()
 
     def forward(self, x):
-        return helper(x)
+        return helper(x) + REG["hot"](x) + OPTS["k"] + sum(TABLE) + G + act(1)
+
+def negated(self, x):
+    return -x
+Scale.forward = negated
+Scale.GAIN = 1.5
+setattr(Scale, "k", 2.5)
+def patch():
+    Scale.flag = 3.5
+patch()
+
+from math import cos as act, sin
+OPTS, TABLE, G, REG = {}, [], 0, {}
+OPTS["k"] = 4.5
+OPTS.update(k=5.5)
+other = TABLE
+other.append(6.5)
+def setup():
+    global G
+    G = 7.5
+setup()
+def register(f):
+    REG[f.__name__] = f
+@register
+def hot(x):
+    return 8.5
+
+class Other(Base):
+    start = START
+OTHERS = [Scale, Other]
+if __name__ == "__main__":
+    print(Scale(9))
 """
 
 
@@ -292,6 +353,16 @@ class Scale(Base):
         ("x + START", "x * START", False),
         ("START = 1.0", "START = 2.0", False),
         ("    pass", "    flag = True", False),
+        ("return -x", "return +x", False),
+        *((f"{n}.5", "0.0", False) for n in range(1, 9)),
+        ("TABLE\n", "TABLE\nother.append(6.5)\n", False),
+        ("cos as act", "tan as act", False),
+        ("sin\n", "sin, tan\nfrom torch import Tensor\n", True),
+        ("OTHERS", "@print\nclass Second(Base):\n    start = START\nOTHERS", True),
+        ("start = START", "start = START / 2", True),
+        ("OTHERS", "HALF = START / 2\nOTHERS", True),
+        ("[Scale, Other]", "[Scale]", True),
+        ("Scale(9)", "Scale(8)", True),
     ],
 )
 def test_the_version_of_a_class(module: str, old: str, new: str, same: bool) -> None:
@@ -303,8 +374,8 @@ def test_the_version_of_a_class(module: str, old: str, new: str, same: bool) -> 
         found += [versions([register_path(f"{module}:Scale")])["scale"]]
     assert (found[0] == found[1]) == same
     # Of a class that was typed in, there is no source.
-    space: dict[str, type[nn.Module]] = {}
-    exec(HELPED, {"nn": nn, "__name__": "typed_in"}, space)
+    space: dict[str, Any] = {"nn": nn, "__name__": "typed_in"}
+    exec(HELPED, space)
     senetzoo.register(space["Scale"], name="typed")
     assert versions(["typed", "scale", "se"]).keys() == {"scale"}
 

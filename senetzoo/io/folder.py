@@ -7,6 +7,7 @@ know the gates rejects the network instead of building another one.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +16,7 @@ from typing import Annotated, Any, Final, Literal
 import torch
 from torch import Tensor
 
-from senetzoo import runs
+from senetzoo import own, runs
 from senetzoo._utils.checks import Ge, Le, from_json, shown
 from senetzoo._utils.documents import check_schema, parse_json, reading
 from senetzoo.errors import BrokenError, PolicyError, WeightsError, nearest
@@ -75,6 +76,7 @@ class Description:
     names, in the order of the logits, are null if there are none. If `temperature` and
     `reject_below` are missing, the network isn't calibrated. `own` maps the names of gates and
     networks that aren't senetzoo's to ``module:Name``; it is for people, and nothing is imported.
+    `own_versions` has the versions of their code, as in `senetzoo.own.versions`.
     """
 
     library_name: str
@@ -87,6 +89,7 @@ class Description:
     temperature: Annotated[float, Ge(1e-3), Le(1e3)] = 1.0
     reject_below: Annotated[float, Ge(0), Le(1)] | None = None
     own: Mapping[str, str] | None = None
+    own_versions: Mapping[str, str] | None = None
 
 
 def read(folder: Path) -> Trained:
@@ -116,7 +119,7 @@ def opened(config: Path, tag: str, fetch: Callable[[str], Read]) -> Trained:
     with reading(config, REMEDY, WeightsError):
         spec = described(about)
     classes, sha256 = about.classes or (), about.weights.sha256
-    load = _reader(tag, fetch, sha256, classes, about.preprocessing)
+    load = _reader(tag, fetch, sha256, classes, about.preprocessing, about.own_versions or {})
     return Trained(spec, load, about.temperature, about.reject_below)
 
 
@@ -126,11 +129,19 @@ def _reader(
     sha256: str,
     classes: tuple[str, ...],
     preprocessing: Preprocessing | None,
+    versions: Mapping[str, str] | None = None,
 ) -> Callable[[Classifier | None], tuple[dict[str, Tensor], LoadReport]]:
     """A function that reads the tensors of a folder or repository and makes their load report."""
     pinned: Literal["sha256", ""] = "sha256" if sha256 else ""
 
     def load(_: Classifier | None) -> tuple[dict[str, Tensor], LoadReport]:
+        if edited := own.changed(versions or {}):
+            warnings.warn(
+                f"The network in {tag} was trained with other code of {', '.join(edited)}, which "
+                "was edited since. Restore the code, or train the network again.",
+                UserWarning,
+                stacklevel=2,
+            )
         state, found, origin = fetch(sha256)
         report = LoadReport(tag, origin, found, classes, pinned=pinned, preprocessing=preprocessing)
         return state, report
@@ -165,11 +176,11 @@ def parse(text: str) -> Description:
 def described(description: Description) -> ModelSpec:
     """The spec of a description; `BrokenError` if its fields don't fit each other."""
     network, name = description.network, description.network.name
-    for own, path in (description.own or {}).items():
-        if own not in GATES and own not in ENTRIES:
+    for needed, path in (description.own or {}).items():
+        if needed not in GATES and needed not in ENTRIES:
             kind = path.rpartition(":")[2]
             raise WeightsError(
-                f"The network needs {own!r}, which isn't part of senetzoo.",
+                f"The network needs {needed!r}, which isn't part of senetzoo.",
                 f"It was saved with {path!r}, which loading doesn't import.",
                 f"If you trust that module: senetzoo.register({kind}) first, or --register {path}",
             )

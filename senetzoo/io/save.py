@@ -234,8 +234,9 @@ def store_calibration(folder: Path, temperature: float, reject_below: float | No
 
 def _text(description: Description) -> str:
     fields = dataclasses.asdict(description)
-    if not description.own:
-        del fields["own"]
+    for name in ("own", "own_versions"):
+        if not fields[name]:
+            del fields[name]
     return json_text(fields, indent=2) + "\n"
 
 
@@ -296,6 +297,7 @@ def describe(
         temperature=temperature,
         reject_below=reject_below,
         own=own.paths(own.names_in(spec)),
+        own_versions=own.versions(own.names_in(spec)),
     )
     check(description, name="save")
     return description

@@ -137,13 +137,12 @@ def require_same_code(folder: Path, versions: Mapping[str, str]) -> None:
         folder: Folder of the run.
         versions: The versions of its own classes then, as in `own.versions`.
     """
-    for name, now in own.versions(versions).items():
-        if now != versions[name]:
-            raise ConfigError(
-                f"The run in {folder} began with another version of {own.paths([name])[name]}.",
-                "The code of the class, or what it uses of its module, has changed since.",
-                "Give another folder with --out, delete this one, or restore the code",
-            )
+    for path in own.changed(versions):
+        raise ConfigError(
+            f"The run in {folder} began with another version of {path}.",
+            "The code of the class, or what it uses of its module, has changed since.",
+            "Give another folder with --out, delete this one, or restore the code",
+        )
 
 
 def require_same_data(
