@@ -61,7 +61,7 @@ def cells(text: str) -> list[list[str]]:
 def test_without_records_pages_say_so(empty: None) -> None:
     for made in (noise.seeds, noise.fluctuation):
         assert made() == "Not recorded yet for 3 seeds.\n"
-    for made in (depth.results, depth.degradation, depth.gradients, depth.classes):
+    for made in (noise.weights, depth.results, depth.degradation, depth.gradients, depth.classes):
         assert made() == "None is recorded yet.\n"
     assert depth.plot() is None
 
@@ -82,6 +82,44 @@ def test_the_swing_is_of_test_minus_training_accuracy_at_high_rates(
 
 
 NOISE = {"noise_seed": 0, "machine": "m", "engine": "e", "commit": "c" * 40}
+
+
+def test_noise_of_pairs_is_compared_image_by_image(empty: None, tmp_path: Path) -> None:
+    draws = np.random.default_rng(0)
+    records, expected = [], dict[str, list[str]]()
+    for network, effect in {"resnet20": 0.2, "preresnet20": -0.2, "resnet56": 0.2}.items():
+        for kind, gain in {"none": 0.0, "gaussian_blur": effect, "jpeg": -0.2}.items():
+            # An image that is hard at one severity is hard at the others, too.
+            easy = np.stack([chance := draws.uniform(0.2, 0.8, 400), chance + gain])[:, None]
+            right = draws.random((2, 1 if kind == "none" else 5, 400)) < easy
+            first, second = right.astype(int)
+            records.append(
+                {
+                    "networks": [network, f"se_{network}"],
+                    "corruption": kind,
+                    "test_correct": right.sum(2).tolist(),
+                    "test_images": 400,
+                    "squares": int(np.square(second.sum(0) - first.sum(0)).sum()),
+                    **NOISE,
+                }
+            )
+            if kind == "none":
+                for n, row in enumerate(("plain, no corruption, %", "SE, no corruption, %")):
+                    expected.setdefault(row, []).append(f"{100 * right[n].mean():.2f}")
+            by_image = 100 * (second - first).mean(0)
+            half = 1.96 * by_image.std() / 20
+            limits = f"[{by_image.mean() - half:+.2f}, {by_image.mean() + half:+.2f}]"
+            row = {"none": "no corruption", "gaussian_blur": "gaussian blur"}.get(kind, kind)
+            expected.setdefault(row, []).append(f"{by_image.mean():+.2f} {limits}")
+    text = "".join(json.dumps(record) + "\n" for record in records)
+    (tmp_path / "noise.jsonl").write_text(text, encoding="utf-8")
+    text = noise.weights()
+    assert {row: values for row, *values in cells(text)[1:]} == expected
+    assert (
+        "\nThe sign agrees in 3 of 3 pairs under jpeg (SE worse); in 2 of 3 pairs under gaussian "
+        "blur (SE better). If SE made no difference, all 3 would still agree by chance under one "
+        "corruption in 4.\n" in text
+    )
 
 
 def test_noise_by_seed_is_compared_as_scipy_does(empty: None, tmp_path: Path) -> None:

@@ -66,23 +66,6 @@ def every(records: Iterable[dict[str, Any]], *keys: str) -> str:
     )
 
 
-def difference(gained: int, lost: int, images: int) -> tuple[float, float, float]:
-    """How much better one network is than another on the same images, in points, and its interval.
-
-    Args:
-        gained: Images that it alone is right about.
-        lost: Images that the other alone is right about.
-        images: All.
-
-    Returns:
-        The difference, and the 95 % interval of the difference of two proportions of the same
-        images.
-    """
-    half = 1.96 * (gained + lost - (gained - lost) ** 2 / images) ** 0.5 / images
-    gain = (gained - lost) / images
-    return 100 * gain, 100 * (gain - half), 100 * (gain + half)
-
-
 def interval(metric: Metric) -> tuple[float, float]:
     """Wilson's 95 % interval of an accuracy of the manifest, in per cent."""
     low, high = wilson(round(metric.value * metric.images / 100), metric.images)

@@ -8,10 +8,9 @@ from typing import Any
 
 from senetzoo.report.paired import Paired, against
 from senetzoo.report.run import Run
-from senetzoo.runs import renamed
 from senetzoo.train.recipes import RECIPES
 from tables.ablation import finished
-from tables.common import difference, every, lines, table
+from tables.common import every, lines, table
 
 # Two may agree by chance, and Student's interval is then nothing wide.
 SEEDS = 3
@@ -20,31 +19,54 @@ _FEW = f"Not recorded yet for {SEEDS} seeds.\n"
 
 def weights() -> str:
     """Plain and SE twins on corrupted test images: the same images, so the difference is paired."""
-    found = [renamed(record) for record in lines("noise.jsonl")]
+    found = lines("noise.jsonl")
     if not found:
         return "None is recorded yet.\n"
-    first = found[0]["against"]
-    rows = []
+    pairs: dict[str, dict[str, dict[str, Any]]] = {}
     for record in found:
-        if record["variant"] == first:
-            continue
-        images = record["test_images"]
-        gained, lost = record["only_this"], record["only_that"]
-        gain, low, high = difference(gained, lost, images)
-        right = record["test_correct"]
+        pairs.setdefault(record["networks"][0], {})[record["corruption"]] = record
+    clean = [records["none"] for records in pairs.values()]
+    rows = [
+        [f"{kind}, %", *(f"{100 * r['test_correct'][n][0] / r['test_images']:.2f}" for r in clean)]
+        for n, kind in enumerate(("plain, no corruption", "SE, no corruption"))
+    ]
+    agree: dict[int, list[str]] = {}
+    for corruption in next(iter(pairs.values())):
+        found_out = [difference(records[corruption]) for records in pairs.values()]
+        name = _name(corruption)
         rows.append(
-            [
-                record["corruption"].replace("_", " "),
-                str(record["severity"] or ""),
-                f"{100 * (right - gained + lost) / images:.2f}",
-                f"{100 * right / images:.2f}",
-                f"{gain:+.2f} [{low:+.2f}, {high:+.2f}]",
-                "" if low > 0 or high < 0 else "no difference shown",
-            ]
+            [name, *(f"{gain:+.2f} [{low:+.2f}, {high:+.2f}]" for gain, low, high in found_out)]
         )
-    other = next(record["variant"] for record in found if record["variant"] != first)
-    head = ["corruption", "severity", f"`{first}`, %", f"`{other}`, %", "difference [95 %]", ""]
-    return f"{table(head, rows)}\n{_made(found)}"
+        up, down = sum(g > 0 for g, *_ in found_out), sum(g < 0 for g, *_ in found_out)
+        sign = "" if up == down else f" ({'SE better' if up > down else 'SE worse'})"
+        if corruption != "none":
+            agree.setdefault(max(up, down), []).append(name + sign)
+    signs = "; ".join(
+        f"in {count} of {len(pairs)} pairs under {', '.join(names)}"
+        for count, names in sorted(agree.items(), reverse=True)
+    )
+    text = table(["SE minus plain, points", *(f"`{network}`" for network in pairs)], rows)
+    return (
+        f"{text}\nThe sign agrees {signs}. If SE made no difference, all {len(pairs)} would still "
+        f"agree by chance under one corruption in {2 ** (len(pairs) - 1)}.\n\n"
+        f"Mean over five severities, with its 95 % interval. {_made(found)}"
+    )
+
+
+def difference(record: dict[str, Any]) -> tuple[float, float, float]:
+    """How much better the second network is in the mean over severities, in points.
+
+    Returns:
+        The difference, and its 95 % interval over images. An image's severities are summed first,
+        because they are not independent.
+    """
+    first, second = map(sum, record["test_correct"])
+    images, severities = record["test_images"], len(record["test_correct"][0])
+    half = 1.96 * (record["squares"] - (second - first) ** 2 / images) ** 0.5
+    gain, low, high = (
+        100 * (second - first + sign * half) / (images * severities) for sign in (0, -1, 1)
+    )
+    return gain, low, high
 
 
 def seeds() -> str:
