@@ -130,8 +130,8 @@ def curves(runs: Sequence[Run]) -> list[Plot]:
         ("lr", "Learning rate", {"lr": "-"}, 1, "learning rate"),
     )
     return [
-        plot(name, title, functools.partial(draw, *how), legend=legend)
-        for name, title, *how in drawn
+        plot(name, title, functools.partial(draw, keys, factor, unit), legend=legend)
+        for name, title, keys, factor, unit in drawn
     ]
 
 
