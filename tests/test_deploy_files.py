@@ -393,7 +393,7 @@ def test_a_file_that_says_nothing_usable(key: str, value: str | None, tmp_path: 
         model, found | ({} if value is None else {f"senetzoo.{key}": value})
     )
     onnx.save(model, file)
-    for words in (("eval", file, "digits"), ("predict", "--model", file, file)):
+    for words in (("eval", file, "digits"), ("predict", "--model", file, "one.png")):
         done = commands.run(*words)
         assert done.exit_code == 2, done.output
         assert "doesn't say how to prepare images for it" in done.stderr
