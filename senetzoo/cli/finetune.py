@@ -149,12 +149,12 @@ def _minutes(text: str) -> float:
 def _report(folder: Path) -> Path | None:
     """Write the report of a run into its folder; None if the report's packages are missing."""
     from senetzoo.cli.report import write
-    from senetzoo.report.paired import Comparison
+    from senetzoo.report.paired import Differences
     from senetzoo.report.run import find
 
     page = folder / "report.html"
     try:
-        write(find([folder]), page, folder.name, Comparison())
+        write(find([folder]), page, folder.name, Differences())
     except MissingExtraError:
         return None
     return page

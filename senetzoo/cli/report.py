@@ -14,7 +14,7 @@ from senetzoo.report.markup import MARK
 
 if TYPE_CHECKING:
     from senetzoo.report.excitations import ExcitationSection
-    from senetzoo.report.paired import Comparison
+    from senetzoo.report.paired import Differences
     from senetzoo.report.run import Run
 
 
@@ -113,7 +113,7 @@ def write(
     runs: Sequence[Run],
     out: Path,
     title: str,
-    comparison: Comparison,
+    comparison: Differences,
     excitations: Sequence[ExcitationSection] = (),
     *,
     recipes: str = "",

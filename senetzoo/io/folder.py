@@ -119,7 +119,7 @@ def opened(config: Path, tag: str, fetch: Callable[[str], Read]) -> Trained:
     with reading(config, REMEDY, WeightsError):
         spec = described(about)
     classes, sha256 = about.classes or (), about.weights.sha256
-    load = _reader(tag, fetch, sha256, classes, about.preprocessing, about.own_versions or {})
+    load = _reader(tag, fetch, sha256, classes, about.preprocessing, about.own_versions)
     return Trained(spec, load, about.temperature, about.reject_below)
 
 

@@ -17,7 +17,7 @@ from senetzoo.inspect.pictures import png
 from senetzoo.report import figures
 from senetzoo.report.excitations import ExcitationSection
 from senetzoo.report.markup import MARK, Table, rendered
-from senetzoo.report.paired import ALIKE, ByImage, Comparison, Paired
+from senetzoo.report.paired import ALIKE, ByImage, Differences, Paired
 from senetzoo.report.run import Run, by_label, finished
 from senetzoo.runs import chose_epoch, tested
 
@@ -32,7 +32,7 @@ _GRAY = "#808080"
 def make(
     runs: Sequence[Run],
     title: str,
-    comparison: Comparison,
+    comparison: Differences,
     *,
     excitations: Sequence[ExcitationSection] = (),
     recipes: str = "",
@@ -90,7 +90,7 @@ def make(
     }
 
 
-def _notes(runs: Sequence[Run], part: str, comparison: Comparison) -> dict[str, str]:
+def _notes(runs: Sequence[Run], part: str, comparison: Differences) -> dict[str, str]:
     """What both pages say about the runs and above their tables."""
     final, best = "the final network of a run", "the epoch that did best on the validation images"
     keep = [run for run in runs if run.header["recipe"].get("keep") == "best"]

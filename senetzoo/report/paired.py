@@ -163,7 +163,7 @@ def by_image(runs: Sequence[Run], variants: Sequence[str] = ()) -> tuple[list[By
 
 
 @dataclass(frozen=True)
-class Comparison:
+class Differences:
     """How runs compare with those of the first variant.
 
     Args:
@@ -178,7 +178,7 @@ class Comparison:
     no_difference: str = ""
 
 
-def compared(runs: Sequence[Run], variants: Sequence[str] = ()) -> Comparison:
+def compared(runs: Sequence[Run], variants: Sequence[str] = ()) -> Differences:
     """Compare runs by seed, or else image by image.
 
     Args:
@@ -186,9 +186,9 @@ def compared(runs: Sequence[Run], variants: Sequence[str] = ()) -> Comparison:
         variants: Names of the variants, the first one first; others follow.
     """
     if pairs := paired(runs, variants):
-        return Comparison(pairs)
+        return Differences(pairs)
     images, why = by_image(runs, variants)
-    return Comparison(
+    return Differences(
         by_image=images,
         no_difference=why
         and f"No difference between the runs is shown: {why}. senetzoo compare trains several "

@@ -8,7 +8,7 @@ from typing import Any
 
 from senetzoo.report.excitations import ExcitationSection
 from senetzoo.report.page import confusions, flat, fluctuation
-from senetzoo.report.paired import Comparison
+from senetzoo.report.paired import Differences
 from senetzoo.report.run import Run, by_label, finished
 
 _SERIES = (
@@ -20,7 +20,7 @@ _SERIES = (
 def results(
     runs: Sequence[Run],
     title: str,
-    comparison: Comparison,
+    comparison: Differences,
     *,
     excitations: Sequence[ExcitationSection] = (),
     recipes: str = "",
