@@ -11,12 +11,12 @@ import hashlib
 import importlib
 import inspect
 import re
-import symtable
 import sys
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, TypeVar
 
+import torch
 from torch import Tensor, nn
 
 from senetzoo.errors import ConfigError, PolicyError, nearest
@@ -92,7 +92,7 @@ def register(kind: type[ModuleT], *, name: str | None = None) -> type[ModuleT]:
         raise ConfigError(
             f"{kind.__name__} can't be called {name!r}.",
             "The name is taken.",
-            f'Type for example: senetzoo.register({kind.__name__}, name="my_{name}")',
+            f'Rename the class, or type: senetzoo.register({kind.__name__}, name="my_{name}")',
         )
     if not form.fullmatch(name):
         raise ConfigError(
@@ -166,15 +166,28 @@ class OwnGateModule(GateModule):
 
     def forward(self, x: Tensor) -> Tensor:
         maps = self.turned(x)
-        out: Tensor = self.gate(maps)
-        if out.shape != maps.shape:
+        out: object = self.gate(maps)
+        # Under autocast a layer may return another dtype than its input's.
+        kind = maps.device.type
+        cast = torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind)
+        if (
+            not isinstance(out, Tensor)
+            or out.shape != maps.shape
+            or not (cast or out.dtype == maps.dtype)
+        ):
             raise PolicyError(
-                f"The gate {self.spec.text()} turned a map {tuple(maps.shape)} into "
-                f"{tuple(out.shape)}.",
-                "A gate must keep the shape (N, C, H, W).",
+                f"The gate {self.spec.text()} turned a {_described(maps)} "
+                f"into a {_described(out)}.",
+                "A gate must return a tensor of the same shape and dtype.",
                 f"Change the forward of {type(self.gate).__name__}",
             )
         return self.back(out)
+
+
+def _described(value: object) -> str:
+    if not isinstance(value, Tensor):
+        return type(value).__name__
+    return f"{str(value.dtype).removeprefix('torch.')} tensor {tuple(value.shape)}"
 
 
 def _gate_of(
@@ -203,10 +216,9 @@ def paths(names: Iterable[str]) -> dict[str, str]:
 def versions(names: Iterable[str]) -> dict[str, str]:
     """The registered ones of `names` whose source is known, with a hash of the code of each.
 
-    The code is the class and what it uses of its module: functions, base classes and constants, and
-    statements that change or register these. Comments, docstrings, the rest of the file, the order
-    of statements, and other modules aren't part of it, nor are changes through ``globals()``, in
-    ``if __name__ == ...``, or by ``__init_subclass__`` of another class.
+    The code is the class, the functions, classes and constants of its module that it uses, and the
+    statements there that run on import. Comments, docstrings, other definitions,
+    ``if __name__ == ...`` and other modules aren't part of it.
     """
     found = {name: _OWN[name].version for name in names if name in _OWN}
     return {name: version for name, version in found.items() if version}
@@ -226,93 +238,67 @@ def names_in(spec: ModelSpec) -> list[str]:
     return [spec.name, *(rule.gate.name for rule in spec.policy.rules())]
 
 
-class _Part(NamedTuple):
-    """A statement of a module, without docstrings."""
-
-    node: ast.stmt
-    text: str
-    uses: set[str]
-    """The names that it takes from the module."""
-    binds: set[str]
-    """The names of the module that it sets, also by ``global`` in a function."""
-
-    @property
-    def runs(self) -> set[str]:
-        """The names through which it can change objects when the module is imported."""
-        if isinstance(self.node, (*_FUNCTION, ast.ClassDef)):
-            return {
-                node.id
-                for decorator in self.node.decorator_list
-                for node in ast.walk(decorator)
-                if isinstance(node, ast.Name)
-            }
-        stored = self.binds and isinstance(self.node, (ast.Assign, ast.AnnAssign))
-        if "__name__" in self.uses or (stored and not isinstance(self.node.value, _ALIAS)):  # type: ignore[attr-defined]
-            return set()
-        return self.uses
-
-
-_FUNCTION = (ast.FunctionDef, ast.AsyncFunctionDef)
-_IMPORT = (ast.Import, ast.ImportFrom)
-# Values that can be another name of an object; a tuple or a sum is a new object.
-_ALIAS = (ast.Name, ast.Attribute, ast.Subscript, ast.Call)
-
-
 def _version(kind: type[Any]) -> str:
-    """Hash the statements of the module that bind, change or register what the class uses."""
+    """Hash the definitions that the class uses, and the statements that run on import."""
     try:
         tree = ast.parse(inspect.getsource(sys.modules[kind.__module__]))
     except (KeyError, TypeError, OSError, SyntaxError):  # typed in, or built in
         return ""
-    parts = list(_parts(tree))
-    own = set[str]().union(*(p.binds for p in parts if not isinstance(p.node, _IMPORT)))
-    functions = [part for part in parts if isinstance(part.node, _FUNCTION)]
-
-    def reached(names: set[str]) -> set[str]:
-        """`names` and those that functions of these names use."""
-        more = names.union(*(each.uses for each in functions if each.binds & names))
-        return names if more == names else reached(more)
-
-    waiting = [(part, reached(part.runs) & own) for part in parts]
-    used, texts = {kind.__qualname__.partition(".")[0]}, list[str]()
-    while found := [part for part, runs in waiting if part.binds & used or runs & used]:
-        waiting = [each for each in waiting if each[0] not in found]
-        used = used.union(*(part.uses | part.binds for part in found))
-        texts += [part.text for part in found]
-    return hashlib.sha256("\n".join(sorted(texts)).encode()).hexdigest() if texts else ""
-
-
-def _parts(tree: ast.Module) -> Iterator[_Part]:
-    """The statements of a module; each imported name is one."""
     for node in ast.walk(tree):
         if isinstance(body := getattr(node, "body", None), list):
             node.body = [each for each in body if not _is_text(each)] or [ast.Pass()]  # type: ignore[attr-defined]
+    definitions: dict[str, list[ast.stmt]] = {}
+    running = list[ast.stmt]()
     for node in tree.body:
-        for each in _split(node):
-            text = ast.unparse(each)
-            yield _Part(each, text, *_names(symtable.symtable(text, "", "exec")))
+        for name, statement in _defined(node):
+            definitions.setdefault(name, []).append(statement)
+        # A decorator of this module can register or change what it decorates.
+        by = _names(*getattr(node, "decorator_list", ())) & definitions.keys()
+        ours = any(not isinstance(each, _IMPORT) for name in by for each in definitions[name])
+        if ours or not (_defined(node) or "__name__" in _names(node)):
+            running.append(node)
+    waiting = {kind.__qualname__.partition(".")[0]} | _names(*running)
+    seen, texts = set[str](), set[str]()
+    while waiting := waiting - seen:
+        seen |= waiting
+        nodes = [node for name in waiting for node in definitions.get(name, ())]
+        texts |= {ast.unparse(node) for node in nodes}
+        waiting = _names(*nodes)
+    code = "\n".join([*sorted(texts), *map(ast.unparse, running)])
+    return hashlib.sha256(code.encode()).hexdigest()
 
 
-def _split(node: ast.stmt) -> list[ast.stmt]:
-    if isinstance(node, ast.Import):
-        return [ast.Import([name]) for name in node.names]
-    if isinstance(node, ast.ImportFrom):
-        return [ast.ImportFrom(node.module, [name], node.level) for name in node.names]
-    return [node]
+_IMPORT = (ast.Import, ast.ImportFrom)
 
 
 def _is_text(statement: ast.stmt) -> bool:
     return isinstance(statement, ast.Expr) and isinstance(statement.value, ast.Constant)
 
 
-def _names(table: symtable.SymbolTable) -> tuple[set[str], set[str]]:
-    """The names that a piece of a module takes from the module, and those that it sets there."""
-    top = table.get_type() == "module"
-    used = {s for s in table.get_symbols() if top or s.is_global()}
-    bound = {s.get_name() for s in used if s.is_assigned() or s.is_imported()}
-    inner = [_names(each) for each in table.get_children()]
-    uses = {s.get_name() for s in used}.union(*(names for names, _ in inner))
-    return uses, bound.union(*(names for _, names in inner))
+def _names(*nodes: ast.AST) -> set[str]:
+    return {each.id for node in nodes for each in ast.walk(node) if isinstance(each, ast.Name)}
+
+
+def _defined(node: ast.stmt) -> list[tuple[str, ast.stmt]]:
+    """The names that a statement defines if it does nothing else, each with its part of it."""
+    if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)):
+        return [(node.name, node)]
+    if isinstance(node, ast.Import):
+        return [
+            (each.asname or each.name.partition(".")[0], ast.Import([each])) for each in node.names
+        ]
+    if isinstance(node, ast.ImportFrom):
+        return [
+            (each.asname or each.name, ast.ImportFrom(node.module, [each], node.level))
+            for each in node.names
+        ]
+    if not isinstance(node, (ast.Assign, ast.AnnAssign, ast.AugAssign)):
+        return []
+    targets = node.targets if isinstance(node, ast.Assign) else [node.target]
+    calls = any(isinstance(each, ast.Call) for each in ast.walk(node))
+    if calls or not all(isinstance(each, (ast.Name, ast.Tuple)) for each in targets):
+        return []
+    return [(name, node) for name in _names(*targets)]
 
 
 def register_path(path: str) -> str:
@@ -339,10 +325,13 @@ def register_path(path: str) -> str:
         module = importlib.import_module(found[1])
     except Exception as error:  # importing a module can raise anything
         said = str(error).partition("\n")[0]
+        name = found[1].removesuffix(".py")
         raise ConfigError(
             f"The module {found[1]} can't be imported.",
             f"Python says: {type(error).__name__}: {said}.",
-            f"Use an installed module, or {found[1].split('.')[0]}.py in this folder",
+            f"Use an installed module, or {name.split('.')[0]}.py in this folder"
+            if name == found[1]
+            else f"Type: {name}:{found[2]}",
         ) from error
     kind = getattr(module, found[2], None)
     if kind is None:

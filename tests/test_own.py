@@ -222,13 +222,6 @@ class Bare(nn.Module):
     """Does not take the channels."""
 
 
-class Halves(ChannelScale):
-    """Does not keep the shape."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        return x[:, :, ::2]
-
-
 @pytest.mark.parametrize(
     ("kind", "name", "said"),
     [
@@ -249,11 +242,35 @@ def test_what_can_t_be_registered(kind: type[nn.Module], name: str | None, said:
     assert before == senetzoo.gates.GATES
 
 
-def test_a_gate_that_changes_the_shape_is_an_error() -> None:
-    senetzoo.register(Halves)
-    model = senetzoo.create("lenet5+halves", seed=0).eval()
-    with pytest.raises(PolicyError, match="must keep the shape"):
+@pytest.mark.parametrize(
+    ("returned", "said"),
+    [
+        ("x[..., ::2]", r"into a float32 tensor \(1, 6, 28, 14\)\."),
+        ("x.double()", r"a float32 tensor \(1, 6, 28, 28\) into a float64 tensor"),
+        ("None", "into a NoneType"),
+        ("(x, x)", "into a tuple"),
+    ],
+)
+def test_what_a_gate_must_return(returned: str, said: str) -> None:
+    class Wrong(nn.Module):
+        def __init__(self, channels: int) -> None:
+            super().__init__()
+
+        def forward(self, x: Tensor) -> Any:
+            return eval(returned)
+
+    senetzoo.register(Wrong)
+    model = senetzoo.create("lenet5+wrong", seed=0).eval()
+    with pytest.raises(PolicyError, match=said):
         model(torch.randn(1, 1, 32, 32))
+
+
+def test_a_whole_number_is_a_number() -> None:
+    """The gate's own code gets the float that it declared."""
+    senetzoo.register(ChannelScale)
+    for policy, field in (("channel_scale(start=2)", "start"), ("eca(gamma=3)", "gamma")):
+        (rule,) = senetzoo.policy(policy).rules()
+        assert type(getattr(rule.gate, field)) is float
 
 
 def test_paths_in_a_policy(module: str) -> None:
@@ -313,6 +330,8 @@ def negated(self, x):
     return -x
 Scale.forward = negated
 Scale.GAIN = 1.5
+for key in (9.5,):
+    Scale.LAST = key
 setattr(Scale, "k", 2.5)
 def patch():
     Scale.flag = 3.5
@@ -348,13 +367,12 @@ if __name__ == "__main__":
         ("helper(x)\n", "helper(x)  # as before\n", True),
         ("    pass", '    """Documented."""', True),
         ("START", "import math\nclass Other:\n    START = 2.0\nSTART", True),
-        ("x = 3", "x = 4", True),  # the function's own x
         ("return helper(x)", "return -helper(x)", False),
         ("x + START", "x * START", False),
         ("START = 1.0", "START = 2.0", False),
         ("    pass", "    flag = True", False),
         ("return -x", "return +x", False),
-        *((f"{n}.5", "0.0", False) for n in range(1, 9)),
+        *((f"{n}.5", "0.0", False) for n in range(1, 10)),
         ("TABLE\n", "TABLE\nother.append(6.5)\n", False),
         ("cos as act", "tan as act", False),
         ("sin\n", "sin, tan\nfrom torch import Tensor\n", True),
@@ -385,6 +403,7 @@ def test_the_version_of_a_class(module: str, old: str, new: str, same: bool) -> 
     [
         ("ChannelScale", "MODULE:NAME"),
         ("no_such_module_here:Gate", "ModuleNotFoundError"),
+        ("my_gates.py:Gate", "Type: my_gates:Gate"),
         ("json:NoSuchGate", "has no NoSuchGate"),
         ("json:JsonDecoder", "Did you mean 'JSONDecoder'?"),
         ("json:JSONDecoder", "torch.nn.Module"),

@@ -448,10 +448,17 @@ def test_runs_of_other_recipes_are_neither_pooled_nor_paired(tmp_path: Path) -> 
     whole = json.loads(result.stdout)["paired"]
     assert whole[0]["points"] == pytest.approx([1.0, 2.5])
 
-    for code in ("a", "b"):
-        seeds_of(tmp_path / "code" / code, "own", (90, 95), recipe=recipe, own={"own": code})
-    result = report(tmp_path / "code", "--out", out)
-    assert "recipe 1: code of own=a; recipe 2: code of own=b." in result.stderr
+    # Each version of one's own gate is a variant, paired with the same plain runs.
+    for code, correct in (("abcdef12", (110, 125)), ("fedcba21", (90, 95))):
+        own = {"own": code, "same": "0"}
+        seeds_of(tmp_path / "code" / code, "own", correct, recipe=gated, own=own)
+        seeds_of(tmp_path / "code" / code, "plain", (100, 120), recipe=recipe)
+    found = json.loads(report(tmp_path / "code", "--out", out, "--json").stdout)
+    pairs = {(each["variant"], each["baseline"]): each["points"][0] for each in found["paired"]}
+    assert pairs == {
+        ("own (code abcdef)", "plain"): pytest.approx(-1.0),
+        ("own (code fedcba)", "plain"): pytest.approx(1.0),
+    }
 
     both = (tmp_path / "old", tmp_path / "new", "--out", out, "--json")
     result = report(*both)

@@ -118,8 +118,7 @@ def check(instance: object, error: type[SenetzooError] = ConfigError, name: str 
             remedy = _remedy(made, field, kind, value)
             asked = f"{name or made.__name__} got {field}={value!r}."
             raise error(asked, f"{field} is {words(kind)}.", remedy) from None
-        if fitted != value:
-            object.__setattr__(instance, field, fitted)
+        object.__setattr__(instance, field, fitted)  # 3.0 for 3 too
 
 
 def from_json(kind: type[T], raw: object, where: str, *, partial: bool = False) -> T:

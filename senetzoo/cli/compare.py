@@ -52,7 +52,10 @@ RESULT, PLOT = "compare.json", "compare.svg"
 def command(
     *,
     model: Annotated[
-        str, complete.networks, "The network; MODULE:NAME for your own.", {"metavar": "NAME"}
+        str,
+        complete.networks,
+        "The network, as in senetzoo list: your own have no sites for gates.",
+        {"metavar": "NAME"},
     ],
     policies: Annotated[
         tuple[str, ...],

@@ -19,7 +19,8 @@ def told_apart(
     """Number the recipes of runs that can't be pooled or compared, as part of their labels.
 
     Runs with one label should differ only in their seed. Variants of an experiment differ in what
-    the experiment varies, too; those of other training loops in anything.
+    the experiment varies, too; those of other training loops in anything. Runs with other code of
+    their own classes are another variant.
 
     Args:
         runs: The runs.
@@ -29,6 +30,7 @@ def told_apart(
     Returns:
         The runs, and a sentence about the recipes; empty if there is nothing to tell apart.
     """
+    runs = _versions(runs)
     settings = {run.folder: _settings(run, defaults) for run in runs}
     planned = [run for run in runs if varied_by(run.header["recipe"]["name"])]
     varied = {name for run in planned for name in varied_by(run.header["recipe"]["name"])}
@@ -53,8 +55,20 @@ def told_apart(
     return found, f"The runs have different recipes, which are not pooled or compared. {listed}."
 
 
+def _versions(runs: Sequence[Run]) -> list[Run]:
+    """The runs, those of a variant with several versions of its own classes marked by theirs."""
+    found = {}
+    for alike in by_label(runs).values():
+        codes = {run.folder: run.header.get("own", {}) for run in alike}
+        names = sorted(_differ([*codes.values()]))
+        for run in alike:
+            own = [codes[run.folder][name][:6] for name in names if name in codes[run.folder]]
+            found[run.folder] = dataclasses.replace(run, code=" ".join(own))
+    return [found[run.folder] for run in runs]
+
+
 def _settings(run: Run, defaults: Mapping[str, object]) -> dict[str, str]:
-    """The recipe, the data and the own classes of a run, as text."""
+    """The recipe and the data of a run, as text."""
     recipe = run.header["recipe"]
     names = dict.fromkeys((*defaults, *recipe))
     found = {
@@ -63,8 +77,7 @@ def _settings(run: Run, defaults: Mapping[str, object]) -> dict[str, str]:
         if name not in _SAME
     }
     data = run.header["data"]
-    found |= {f"data {name}": json.dumps(data[name]) for name in data if name != "classes"}
-    return found | {f"code of {name}": code for name, code in run.header.get("own", {}).items()}
+    return found | {f"data {name}": json.dumps(data[name]) for name in data if name != "classes"}
 
 
 def _differ(several: Sequence[Mapping[str, str]]) -> set[str]:

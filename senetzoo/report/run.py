@@ -35,6 +35,7 @@ class Run:
             confident first.
         files: File of each of these images; empty texts if not known.
         recipe: Number of its recipe, if the runs of a report have several.
+        code: Start of the versions of its own classes, if its variant has several in a report.
     """
 
     name: str
@@ -47,11 +48,13 @@ class Run:
     mistakes: tuple[tuple[int, Tensor], ...] = ()
     files: tuple[str, ...] = ()
     recipe: int = 0
+    code: str = ""
 
     @property
     def label(self) -> str:
         """The name that it shares with runs of other seeds: its variant, or else its network."""
         name = str(self.header["variant"] or self.header["model"]["name"])
+        name += f" (code {self.code})" * bool(self.code)
         return f"{name} (recipe {self.recipe})" if self.recipe else name
 
     @property

@@ -136,7 +136,7 @@ class Batches:
         """Shut down the workers, which ignore signals."""
         iterator = getattr(getattr(self, "_loader", None), "_iterator", None)
         if iterator is not None and self._loader.num_workers:
-            iterator._shutdown_workers()
+            _shut_down(iterator)
             self._loader._iterator = None
 
     def _streamed(self, stream: Stream, epoch: int, size: int, start: int) -> Iterator[list[Any]]:
@@ -363,6 +363,9 @@ def loaded(
             raise
         _end(workers)
         raise explained from error
+    finally:
+        if workers and not loader.persistent_workers:
+            _shut_down(iterator)
 
 
 class WorkerError(RuntimeError):
@@ -392,6 +395,11 @@ _started = weakref.WeakSet[Any]()
 if hasattr(os, "register_at_fork"):  # not on Windows
     # A child process must not end the workers of its parent.
     os.register_at_fork(after_in_child=_started.clear)
+
+
+def _shut_down(iterator: Any) -> None:
+    iterator._shutdown_workers()  # waits a few seconds for each
+    _end(iterator._workers)
 
 
 @atexit.register
