@@ -103,10 +103,10 @@ def counts(chinese: bool = False) -> str:
             "都会按发布者公布的哈希值（或其开头几位）校验。\n"  # noqa: RUF001
         )
     return (
-        f"{len(ours)} weights are in the package, each with the command that trains it again at "
-        f"its commit. The manifest has\n{len(others)} more, of {', '.join(most)} and {last}, with "
-        f"their published accuracy and license;\n{held} of these are checked at every load "
-        "against the hash, or the start of it, that their publisher states.\n"
+        f"{len(ours)} sets of weights are in the package, each with the command and commit to "
+        f"train it again. {len(others)} more are\ndownloaded from {', '.join(most)} and {last}, "
+        f"with their published accuracy and license;\n{held} of these are checked at every load "
+        "against their publisher's hash, or the start of it.\n"
     )
 
 
@@ -335,7 +335,7 @@ SECTIONS: dict[str, dict[str, Callable[[], str]]] = {
 
 
 def filled(name: str) -> str:
-    """The document `name` with its generated sections made anew."""
+    """The document `name` with its generated sections written again."""
     text = (ROOT / name).read_text(encoding="utf-8")
     for section, make in SECTIONS[name].items():
         start, end = f"<!-- generated: {section} -->\n", "<!-- end -->"

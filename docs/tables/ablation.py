@@ -101,8 +101,9 @@ def parts() -> str:
     accuracy, images = base.epochs[-1]["val_accuracy"], 5000
     error = 100 * math.sqrt(2 * accuracy * (1 - accuracy) / images)
     return (
-        f"{table(head, rows)}\nOne seed each; {images:,} held-out images, so a difference has a "
-        f"standard error of up to {error:.1f} points by its images alone. {where['machine']}.\n"
+        f"{table(head, rows)}\nOne seed each; {images:,} held-out images, so the choice of images "
+        f"alone gives a difference a standard error of up to {error:.1f} points. "
+        f"{where['machine']}.\n"
     )
 
 
@@ -121,7 +122,7 @@ def finetuned() -> str:
         plain, ours = (by_seed[record["seed"]] for by_seed in points.values())
         rows.append([str(record["seed"]), *cells, f"{ours - plain:+.1f}", named])
         note = (
-            f"`{record['start']}` behind the stem {record['stem']}, {record['size']} px, batch "
+            f"`{record['start']}` with the stem {record['stem']}, {record['size']} px, batch "
             f"{record['batch']}, {record['epochs']} epochs of {record['train_images']} images, "
             f"tested on {of['images']} others."
         )
@@ -131,9 +132,9 @@ def finetuned() -> str:
     (mean,) = against(points)
     low, high = mean.interval
     notes.append(
-        f"Paired by seed, on the same test images: {mean.mean:+.1f} points in the mean of "
+        f"Paired by seed, on the same test images: {mean.mean:+.1f} points, the mean of "
         f"{len(mean.seeds)} seeds, Student's 95 % interval {low:+.1f} to {high:+.1f}"
-        f"{'' if mean.differs else ', which has 0 in it: so many seeds show no difference'}."
+        f"{'' if mean.differs else ', which contains 0: these seeds show no difference'}."
     )
     return f"{table(head, rows)}\n{' '.join(notes)}\n"
 

@@ -15,11 +15,11 @@ _LIMITS = {
     "other picture gets one of these ten names, often with confidence.",
     "CIFAR-100 train": "Photographs of 32x32 pixels of a hundred kinds of things; any other "
     "picture gets one of these names, often with confidence.",
-    "flowers5 train": "Photographs of one kind of flower each, of the same collection as those of "
-    "the test, two of which have a near copy among them. Any other picture gets one of these five "
-    "names.",
-    "scikit-learn digits train": "Gray digits, light on dark. The writers of the test images "
-    "are those of the training images too: on others expect less.",
+    "flowers5 train": "Photographs of one kind of flower each, from the same collection as the "
+    "test images, two of which have near copies among the training images. Any other picture "
+    "gets one of these five names.",
+    "scikit-learn digits train": "Gray digits, light on dark. The test images have the same "
+    "writers as the training images: expect less accuracy on others.",
 }
 
 
