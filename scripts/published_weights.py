@@ -415,7 +415,7 @@ def chosen(found: list[Found], ours: set[str]) -> set[str]:
 
 
 def entries() -> dict[str, Entry]:
-    """The whole manifest: ours as it is, and all others made anew."""
+    """The whole manifest: ours as it is, and all others written again."""
     made = {tag: entry for tag, entry in manifest().items() if entry.training}
     found = [*from_torchvision(), *from_timm(), *from_chenyaofo(), *from_pytorchcv()]
     defaults = chosen(found, {entry.model for entry in made.values() if entry.default})

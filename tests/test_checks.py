@@ -347,7 +347,7 @@ def test_files_that_can_not_be_read(make: Callable[[Path], Path], tmp_path: Path
     [
         ("{", "It isn't valid JSON"),
         ('{"a": NaN}', "NaN isn't a JSON number"),
-        ('{"a": 1, "a": 2}', "It is there twice."),
+        ('{"a": 1, "a": 2}', "It occurs twice."),
         ("[" * 100000, "It isn't valid JSON"),
         ("9" * 5000, "It isn't valid JSON"),
     ],

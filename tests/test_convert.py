@@ -182,11 +182,11 @@ def test_forms_that_names_do_not_tell_apart(tmp_path: Path) -> None:
     torch.save(bottleneck(), file)
     assert refused(tmp_path, file, "--to", "resnet50", "--out", out) == (
         "The tensors could be resnet50 of pytorchcv or resnet50b of pytorchcv.\n"
-        "They differ in stride_on, which names and shapes do not tell.\n"
+        "They differ in stride_on, which names and shapes do not show.\n"
         "Type for example: --as resnet50"
     )
     assert refused(tmp_path, file, "--to", "resnet50", "--as", "resnet50x", "--out", out) == (
-        "No library calls a network like resnet50 'resnet50x'.\n"
+        "No library has a network called 'resnet50x' that is like resnet50.\n"
         "They call it resnet50, resnet50c, resnet50b, cbam_resnet50.\n"
         "Did you mean 'resnet50'?"
     )
@@ -204,7 +204,7 @@ def test_tensors_that_do_not_fit_are_named(tmp_path: Path, resnet20: dict[str, T
         "The tensors do not fit se_resnet20 (names of senetzoo).\n"
         "layer1.0.slots.standard.fc1.weight is missing; layer1.0.slots.standard.fc1.bias is "
         "missing; layer1.0.slots.standard.fc2.weight is missing (and 33 more).\n"
-        "Give the network that they are of, with --to"
+        "Give their network with --to"
     )
     assert refused(tmp_path, file, "--to", "vgg11", "--out", out) == (
         f"The tensor names in {file} are not those of a library that senetzoo knows.\n"
@@ -274,7 +274,7 @@ def test_wrappers(
 def test_one_of_several_state_dicts(content: dict[str, object]) -> None:
     file = Path("both.pth")
     assert message(lambda: unpack(content, file), WeightsError) == (
-        "both.pth holds several state dicts.\n"
+        "both.pth contains several state dicts.\n"
         "They are model, model_ema.\n"
         "Type for example: --part model_ema"
     )
@@ -291,14 +291,14 @@ def test_parts_that_are_not_there() -> None:
     with pytest.raises(WeightsError) as caught:
         unpack({"a": torch.ones(1)}, Path("x.pth"), "ema")
     assert str(caught.value) == (
-        "x.pth has no part 'ema'.\nIt holds one state dict.\nLeave out --part"
+        "x.pth has no part 'ema'.\nIt contains one state dict.\nLeave out --part"
     )
     for content in ({}, [torch.ones(1)], torch.ones(1), {"epoch": 3}, {"model": {"x": 1}}):
         with pytest.raises(WeightsError) as caught:
             unpack(content, Path("x.pth"))
         assert str(caught.value) == (
             "There are no weights in x.pth.\n"
-            "It holds no names with tensors.\n"
+            "It contains no named tensors.\n"
             "Give a file with a state dict"
         )
 
@@ -366,13 +366,13 @@ def spoiled(state: dict[str, Tensor], how: str) -> dict[str, Tensor]:
     [
         ("order", "The tensors do not have the network's order and shapes.\n"
          "Number 31 is p42 (32, 16, 3, 3) there and layer1.2.conv2.weight (16, 16, 3, 3) here.\n"
-         "Give the network that they are of, with its policy: --to resnet50+se16"),
+         "Give their network, with its policy: --to resnet50+se16"),
         ("count", "The tensors do not have the network's order and shapes.\n"
          "There are 106 of them, and the network has 107.\n"
-         "Give the network that they are of, with its policy: --to resnet50+se16"),
+         "Give their network, with its policy: --to resnet50+se16"),
         ("kind", "The tensors do not have the network's order and shapes.\n"
          "Number 2 is norm.beta there and bn1.weight here: a bias, a weight.\n"
-         "Give the network that they are of, with its policy: --to resnet50+se16"),
+         "Give their network, with its policy: --to resnet50+se16"),
         ("variance", "bn1.running_var has negative values.\n"
          "It is a variance: the tensors are in another order than the network's.\n"
          "Rename them to the names of a library that senetzoo knows"),
@@ -406,7 +406,7 @@ def test_a_malicious_pickle_is_refused_and_not_run(
     mark = tmp_path / "mark"
     evil = {**resnet20, "state_dict": Evil(mark)}
     called = "Unpickling it would call posix.system, which weights do not need; it was not called."
-    inside = "It holds more than tensors and plain containers; nothing of it was run."
+    inside = "It contains more than tensors and plain containers; nothing of it was run."
     for name, content, true in (
         ("zip.pth", bytes_of(evil), called),
         ("old.pth", bytes_of(evil, _use_new_zipfile_serialization=False), called),
@@ -454,7 +454,7 @@ def script() -> bytes:
     [
         (
             tar,
-            "It is in torch's tar format of 2016, which can be read only by unpickling anything.",
+            "It is in torch's tar format of 2016, which can only be read by running its pickle.",
             SAFE,
         ),
         (script, "It is a TorchScript program, and would have to be run.",

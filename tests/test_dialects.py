@@ -178,12 +178,12 @@ def test_unknown_dialects_and_networks() -> None:
     )
     assert message(counterparts, "senetzoo") == f"senetzoo's names are our own.\n{known}"
     assert message(counterpart, "timm_legacy", "seresnet50") == (
-        "No network here is the 'seresnet50' of timm_legacy.\n"
+        "No network of senetzoo is timm_legacy's 'seresnet50'.\n"
         "There are counterparts of 7 of its networks.\n"
         "Did you mean 'legacy_seresnet50'?"
     )
     assert message(counterpart, "chenyaofo", "repvgg") == (
-        "No network here is the 'repvgg' of chenyaofo.\n"
+        "No network of senetzoo is chenyaofo's 'repvgg'.\n"
         "There are counterparts of 8 of its networks.\n"
         "Type for example: counterpart('chenyaofo', 'cifar10_resnet20')"
     )
@@ -249,7 +249,7 @@ def test_an_index_of_other_windows_is_refused() -> None:
     state[key] = state[key].flip(0)
     assert message(dialects.read, state, "torchvision", model) == (
         f"The windows of {key} are not the network's.\n"
-        "It has 2401 relative positions, in an order of its own.\n"
+        "It has 2401 relative positions, in another order.\n"
         "Build the network with the window of the weights"
     )
     assert message(dialects.names, "pytorchcv", model).startswith(

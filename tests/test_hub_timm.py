@@ -320,7 +320,7 @@ CONVERT = (
     ("place", "value", "text"),
     [
         ("architecture", "vit_base_patch16_224",
-         "No network here is the 'vit_base_patch16_224' of timm.\nThere are counterparts of "),
+         "No network of senetzoo is timm's 'vit_base_patch16_224'.\nThere are counterparts of "),
         ("model_args.output_stride", 16, "Its resnet18 has the argument output_stride=16."),
         ("model_args.bn_eps", 1e-3, "Its resnet18 has the argument bn_eps=0.001."),
         ("model_args.global_pool", "max",

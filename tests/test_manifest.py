@@ -286,7 +286,7 @@ def _url(url: str, **changes: Any) -> dict[str, Any]:
 
 
 FULL = "not a full commit (40 hexadecimal digits)"
-BACK = "It leads back to the weights themselves."
+BACK = "It is circular: it leads back to these weights."
 OLD = "resnet20.pets_v0"
 TWO = {**_url("https://a.b"), "source": _hub(REVISION)["source"] | {"url": "https://a.b"}}
 FEWER = changed("training.0.epochs", 4)
@@ -307,7 +307,7 @@ FEWER = changed("training.0.epochs", 4)
         (begun(TAG), ".training[0].start", BACK),
         (begun(None, None), ".training[1].start", "It is null, but something was before it."),
         ({TAG: begun(None, OLD), OLD: FEWER}, f"{TAG}.training[1].start",
-         f"The training of '{OLD}' is another one in its own entry."),
+         f"The entry of '{OLD}' states another training."),
         (begun(None, OLD, TAG), ".training[2].start", BACK),
         ({TAG: RAW, "resnet20.pets_v2": RAW}, "resnet20.pets_v2",
          "The default of resnet20 is resnet20.pets_v1 already."),
@@ -321,7 +321,7 @@ FEWER = changed("training.0.epochs", 4)
         ("{", "its start", "It isn't valid JSON (Expecting property name enclosed in double "
          "quotes: line "
          "1 column 2 (char 1))."),
-        ('{"schema": 3, "entries": {"a.b": 1, "a.b": 2}}', "a.b", "It is there twice."),
+        ('{"schema": 3, "entries": {"a.b": 1, "a.b": 2}}', "a.b", "It occurs twice."),
         ('{"schema": 3, "entries": {"a.b": NaN}}', "its start",
          "It isn't valid JSON (NaN isn't a JSON number)."),
     ],

@@ -606,7 +606,7 @@ def test_broken_transforms(seen: dict[str, Any], where: str, what: str, tmp_path
         (b"[" * 100_000, "its start", None),
         (b"\xff", "its start", "It isn't UTF-8 text."),
         (b"[]", "library_name", "It isn't 'senetzoo'."),
-        (b'{"a": 1, "a": 2}', "a", "It is there twice."),
+        (b'{"a": 1, "a": 2}', "a", "It occurs twice."),
         (b'{"a": NaN}', "its start", "It isn't valid JSON (NaN isn't a JSON number)."),
         (b"\x80\x04\x95.", "its start", "It isn't UTF-8 text."),
     ],

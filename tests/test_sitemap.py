@@ -149,7 +149,7 @@ BAD: list[tuple[Callable[[], object], str]] = [
     (lambda: attach(Mine(), SE(), sites=SiteMap((Place("blocks"),))),
      "The SiteMap puts a gate at 'blocks', a ModuleList.\n"
      "It runs its children one after the other, and the gate would become one of them.\n"
-     "Name the module inside it where the gate shall sit"),
+     "Name the module inside it where the gate should be"),
     (lambda: attach(Mine(), SE(), sites=SiteMap((Place("blocks.0.act"),))),
      "The channels at 'blocks.0.act', a ReLU, are not known.\n"
      "They can be read from convolutions, norms and linear layers only.\n"

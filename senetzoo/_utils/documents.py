@@ -48,7 +48,7 @@ def _once(pairs: list[tuple[str, object]]) -> dict[str, object]:
     found = dict(pairs)
     if len(found) < len(pairs):
         twice = next(name for name, _ in pairs if sum(other == name for other, _ in pairs) > 1)
-        raise BrokenError(twice, "it is there twice")
+        raise BrokenError(twice, "it occurs twice")
     return found
 
 

@@ -54,7 +54,7 @@ def command(
     model: Annotated[
         str,
         complete.networks,
-        "The network, as in senetzoo list: your own have no sites for gates.",
+        "A network of senetzoo list. Your own networks have no sites for gates.",
         {"metavar": "NAME"},
     ],
     policies: Annotated[
@@ -88,11 +88,11 @@ def command(
 ) -> None:
     """Train a network as it is and with each policy, on the same seeds, and compare.
 
-    The network as it is, plain in the table, has the gates that its name stands for: none for
-    resnet20. Runs with the same seed are paired: they start from the same trunk and see the same
-    batches in the same order. The table shows the mean difference from the plain network, with
-    intervals that hold for all policies at once (Dunnett's test). The folder gets the table as
-    compare.json, a plot as compare.svg, and the runs, for senetzoo report.
+    The network as it is, called plain in the table, has the gates of its name: none for resnet20.
+    Runs with the same seed are paired: they start from the same trunk and see the same batches in
+    the same order. The table shows the mean difference from the plain network, with intervals for
+    all policies together (Dunnett's test). The folder gets the table as compare.json, a plot as
+    compare.svg, and the runs, for senetzoo report.
 
     Running the same command again resumes an interrupted run and skips finished ones; with more
     --seeds or another --policy, it adds runs.

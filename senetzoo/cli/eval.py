@@ -166,7 +166,7 @@ def command(
     if folder is not None:
         if (few := len(found.data.images)) < _FEW:
             echo(
-                f"warning: {few} image{'s' * (few != 1)} can't tell how probable an error is: the "
+                f"warning: {few} image{'s' * (few != 1)} can't show how likely an error is: the "
                 "temperature and the probability for --reject auto are uncertain.\n"
                 f"Calibrate with at least {_FEW} images",
                 err=True,

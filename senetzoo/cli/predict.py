@@ -95,9 +95,9 @@ def command(
     --reject also "rejected". --csv has the columns path, predicted, probability, rejected, error.
 
     After senetzoo eval --calibrate, a network's probabilities are calibrated, and --reject auto
-    uses the probability at or above which 99 % of its predictions were right. A rejected image is
-    one that the network is not confident enough about; what shows none of the classes can still get
-    a high probability.
+    uses the probability at or above which 99 % of its predictions were right. The network is
+    not confident enough about a rejected image; an image of none of the classes can still get a
+    high probability.
 
     With --explain, FOLDER gets heat maps (Grad-CAM and Layer-CAM of the most probable class) over
     the part of each image that the network saw, and the values of its gates: NAME.explain.png for

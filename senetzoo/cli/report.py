@@ -46,8 +46,8 @@ def command(
     """Report on RUNS: folders of training runs, or folders that contain them.
 
     Writes a self-contained HTML page, and the same as Markdown: curves, accuracy with intervals,
-    classes, confusions, mistakes, gradients, time, recipe. Works for runs in progress too; those
-    in their first epoch are named. Reports that exist are replaced; other files are not.
+    classes, confusions, mistakes, gradients, time, recipe. Works for runs in progress too, but
+    not in their first epoch. Existing reports are replaced; other files are not.
 
     \b
     Examples:

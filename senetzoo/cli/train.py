@@ -132,7 +132,7 @@ def command(
     data: Annotated[
         Path | None,
         complete.data,
-        "Local copy of the data set, or the word cifar10 or cifar100: downloaded, as without it.",
+        "Local copy of the data set, or the word cifar10 or cifar100, which downloads it.",
     ] = None,
     out: Annotated[
         Path | None,
@@ -161,9 +161,9 @@ def command(
     With --json, each finished run prints a line with "run" (its folder) and the values of its
     summary.
 
-    With --parallel 2, two runs of an experiment train at once, which is faster than one after the
-    other with all cores. Each run's output is in output.txt in its folder; a run that fails doesn't
-    stop the others.
+    With --parallel 2, two runs of an experiment train at the same time, which is faster than one
+    after the other with all cores. Each run's output is in output.txt in its folder; a run that
+    fails doesn't stop the others.
 
     \b
     Examples:

@@ -35,7 +35,7 @@ class Preprocessing:
     quotient, not a rounded decimal.
 
     Args:
-        size: Size of the result in pixels.
+        size: Height and width of the result in pixels.
         mean: Subtracted from each channel after scaling to 0..1: one value for gray images, three
             for RGB.
         std: Divides each channel after that.

@@ -206,7 +206,7 @@ def check_no_module(value: object) -> None:
     if issubclass(kind, nn.Module):
         raise PolicyError(
             f"{kind.__name__} isn't a policy, but a module.",
-            "A gate of your own is registered, and then a policy by its name.",
+            "A policy is made from the name of a registered gate.",
             f'Type senetzoo.register({kind.__name__}), then: senetzoo.policy("{own_name(kind)}")',
         )
 

@@ -141,7 +141,7 @@ def require_same_code(folder: Path, versions: Mapping[str, str]) -> None:
         raise ConfigError(
             f"The run in {folder} began with another version of {path}.",
             "The code of the class, or what it uses of its module, has changed since.",
-            "Restore the code; or delete this run, which is trained anew then; or give another "
+            "Restore the code; or delete this run to train it again; or give another "
             "folder with --out, and both to senetzoo report",
         )
 

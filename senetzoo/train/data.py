@@ -194,7 +194,7 @@ def _read(
         other = recipe.data in sources.CIFAR and word in sources.CIFAR
         raise ConfigError(
             f"The recipe {recipe.name} trains on {_WANTED[recipe.data]}, not on {path}.",
-            f"The word {path} is another data set, and there is no such path.",
+            f"{path} is the name of another data set, and there is no such path.",
             f"Add --set data={word}" if other else "Give the path of its data",
         )
     elif path is None and (recipe.data == "cifar10" or recipe.data == "cifar100"):

@@ -123,7 +123,7 @@ def train_at_once(
         raise TrainingError(
             f"{failed} of {len(runs)} runs failed.",
             f"The others are finished. The errors are above, and in {OUTPUT} in each folder.",
-            "Mend what the errors say, then type the same command again: it runs those that failed",
+            "Fix the errors, then type the same command again: it runs those that failed",
         )
 
 

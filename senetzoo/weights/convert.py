@@ -85,7 +85,7 @@ def by_names(
     if fitting:
         (group,) = fitting.values()
         candidates = _reported(group)
-        # Built anew: buffers of a network on the meta device have no values.
+        # Built again: buffers of a network on the meta device have no values.
         model = build(group[0].changes, group[0].policy)
         ours, notes = dialects.reading(state, group[0].dialect, model)
         return Conversion(model, ours, candidates, (), (*notes, *_notes_of_images(candidates)))
@@ -93,7 +93,7 @@ def by_names(
         raise WeightsError(
             f"The tensors do not fit {base} ({nearly[1]}).",
             nearly[2],
-            "Give the network that they are of, with --to",
+            "Give their network with --to",
         )
     return None
 
@@ -116,7 +116,7 @@ def _candidates(base: str, called: str | None) -> Iterator[Candidate]:
             yield Candidate(dialect, "", {}, "")
     if called is not None and called not in known:
         raise WeightsError(
-            f"No library calls a network like {base} {called!r}.",
+            f"No library has a network called {called!r} that is like {base}.",
             f"They call it {', '.join(dict.fromkeys(known))}." if known else "None has its own.",
             nearest(called, known) or "Leave out --as",
         )
@@ -186,7 +186,7 @@ def _ambiguous(candidates: Sequence[Candidate]) -> WeightsError:
     ]
     return WeightsError(
         f"The tensors could be {' or '.join(map(str, candidates))}.",
-        f"They differ in {', '.join(fields) or 'their gates'}, which names and shapes do not tell.",
+        f"They differ in {', '.join(fields) or 'their gates'}, which names and shapes do not show.",
         f"Type for example: --as {candidates[0].name}",
     )
 
@@ -297,7 +297,7 @@ def _matched(state: Mapping[str, Tensor], model: Classifier) -> dict[str, str]:
         raise WeightsError(
             "The tensors do not have the network's order and shapes.",
             _difference(orders[0], own, theirs) or "",
-            "Give the network that they are of, with its policy: --to resnet50+se16",
+            "Give their network, with its policy: --to resnet50+se16",
         )
     if len(fitting) > 1:
         name = next(name for name in own if fitting[0][name] != fitting[1][name])

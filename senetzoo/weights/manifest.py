@@ -270,11 +270,11 @@ def _check_start(tag: str, entry: Entry, entries: Mapping[str, Entry]) -> None:
                 raise BrokenError(where, "it is null, but something was before it")
             continue
         if start in known:
-            raise BrokenError(where, "it leads back to the weights themselves")
+            raise BrokenError(where, "it is circular: it leads back to these weights")
         if start not in entries and not before:
             raise BrokenError(where, f"there are no weights {start!r}", nearest(start, entries))
         if start in entries and entries[start].training != before:
-            raise BrokenError(where, f"the training of {start!r} is another one in its own entry")
+            raise BrokenError(where, f"the entry of {start!r} states another training")
         known.add(start)
 
 

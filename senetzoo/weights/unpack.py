@@ -46,7 +46,7 @@ def load(content: bytes, name: Path) -> object:
     if content[257:262] == b"ustar":
         raise WeightsError(
             asked,
-            "It is in torch's tar format of 2016, which can be read only by unpickling anything.",
+            "It is in torch's tar format of 2016, which can only be read by running its pickle.",
             _SAFE,
         )
     if _is_torchscript(content):
@@ -69,7 +69,7 @@ def load(content: bytes, name: Path) -> object:
                 asked,
                 f"Unpickling it would call {what}, which weights do not need; it was not called."
                 if what
-                else "It holds more than tensors and plain containers; nothing of it was run.",
+                else "It contains more than tensors and plain containers; nothing of it was run.",
                 _SAFE,
             ) from None
         raise WeightsError(
@@ -121,12 +121,12 @@ def unpack(
     if not tensors:
         raise WeightsError(
             f"There are no weights in {name}.",
-            "It holds no names with tensors.",
+            "It contains no named tensors.",
             "Give a file with a state dict",
         )
     if not taken:
         raise WeightsError(
-            f"{name} has no part {part!r}.", "It holds one state dict.", "Leave out --part"
+            f"{name} has no part {part!r}.", "It contains one state dict.", "Leave out --part"
         )
     return tensors, tuple(notes)
 
@@ -137,7 +137,7 @@ def _chosen(keys: list[str], part: str | None, name: Path) -> str:
     if part in keys:
         return part or ""
     raise WeightsError(
-        f"{name} has no part {part!r}." if part else f"{name} holds several state dicts.",
+        f"{name} has no part {part!r}." if part else f"{name} contains several state dicts.",
         f"They are {', '.join(keys)}.",
         f"Type for example: --part {keys[-1]}",
     )

@@ -56,7 +56,7 @@ def site_map(
         if (position, when, stage, channels, layout) != ("standard", None, None, 0, "nchw"):
             raise PolicyError(
                 "site_map got options without modules.",
-                "They say what is at modules that are named; the tables know it of their blocks.",
+                "They describe modules that you name; known blocks need no options.",
                 'Type for example: site_map(model, "layer?.*.bn2", position="standard")',
             )
         return known_map(model)
@@ -361,7 +361,7 @@ def _at_leaf(place: Place, names: Mapping[str, nn.Module]) -> Place:
         raise PolicyError(
             f"The SiteMap puts a gate at {place.module!r}, a {type(module).__name__}.",
             "It runs its children one after the other, and the gate would become one of them.",
-            "Name the module inside it where the gate shall sit",
+            "Name the module inside it where the gate should be",
         )
     return dataclasses.replace(place, module=path)
 

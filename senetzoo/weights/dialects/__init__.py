@@ -80,7 +80,7 @@ def counterpart(dialect: str, name: str) -> Counterpart:
     networks = counterparts(dialect)
     if name not in networks:
         raise WeightsError(
-            f"No network here is the {name!r} of {dialect}.",
+            f"No network of senetzoo is {dialect}'s {name!r}.",
             f"There are counterparts of {len(networks)} of its networks.",
             nearest(name, networks)
             or "".join(
@@ -222,7 +222,7 @@ def _check_index(name: str, state: dict[str, Tensor], own: Tensor) -> None:
     if flat.shape != own.shape or (known and not torch.equal(flat, own)):
         raise WeightsError(
             f"The windows of {name} are not the network's.",
-            f"It has {flat.numel()} relative positions, in an order of its own.",
+            f"It has {flat.numel()} relative positions, in another order.",
             "Build the network with the window of the weights",
         )
     state[name] = flat
