@@ -210,7 +210,7 @@ def test_positions_against_the_first_arm(empty: None, tmp_path: Path) -> None:
         assert limits == pytest.approx([gain - half, gain + half], abs=0.01)
     assert (
         "\nBetter than plain: standard. Worse than plain: identity. That holds for all 3 "
-        "comparisons at once, by Dunnett's test. No difference from plain is shown for: pre.\n"
+        "comparisons together, by Dunnett's test. No difference from plain is shown for: pre.\n"
         in text
     )
 

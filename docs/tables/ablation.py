@@ -304,7 +304,7 @@ def _sentences(pairs: list[Paired]) -> str:
         if names := [pair.name for pair in differ if sign * pair.mean > 0]:
             parts.append(f"{kind} than {first}: {', '.join(names)}.")
     if differ and len(pairs) > 1:
-        parts.append(f"That holds for all {len(pairs)} comparisons at once, by Dunnett's test.")
+        parts.append(f"That holds for all {len(pairs)} comparisons together, by Dunnett's test.")
     if same:
         parts.append(f"No difference from {first} is shown for: {', '.join(same)}.")
     return " ".join(parts)

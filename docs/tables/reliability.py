@@ -20,7 +20,7 @@ def figures() -> str:
     stopped = sum(bool(line["stopped"]) for line in signals)
     rows = [
         [
-            "functions and engines called by several threads at once",
+            "functions and engines called by several threads at a time",
             str(len({line["function"] for line in threads})),
             f"{max((int(str(line['threads'])) for line in threads), default=0)} threads each",
         ],
