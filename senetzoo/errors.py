@@ -71,8 +71,13 @@ class MissingExtraError(SenetzooError, ImportError):
 
 
 def first_line(error: BaseException) -> str:
-    """First line of another library's error message; its class if the message is empty."""
-    return (str(error).strip().splitlines() or [type(error).__name__])[0].strip()
+    """First line of another library's error message; its class if the message is empty.
+
+    Lines that end in a colon are left out: OpenVINO's name places in its source.
+    """
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    said = (line for line in lines if not line.endswith(":"))
+    return next(said, next(iter(lines), type(error).__name__))
 
 
 def sentences(error: BaseException) -> str:

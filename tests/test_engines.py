@@ -551,6 +551,13 @@ def test_openvino_says_what_it_does_with_bf16() -> None:
     assert ENGINES["openvino"].caveat(CPU, "bf16") == ("" if able else text)
 
 
+class Eigenvalues(Flat):
+    """OpenVINO has no such operation."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x * torch.linalg.eigvals(x).real[..., None])
+
+
 class Undecided(Flat):
     """Which way it goes depends on the pixels: there is no one graph of it."""
 
@@ -559,17 +566,21 @@ class Undecided(Flat):
 
 
 @pytest.mark.parametrize(
-    ("found", "begins"),
+    ("found", "network", "begins"),
     [
-        (INDUCTOR, "The engine inductor can't run this network.\nIt says: "),
-        (ENGINES["onnxruntime"], "The network Undecided can't be exported.\ntorch.export says: "),
-        (ENGINES["openvino"], "The network Undecided can't be exported.\ntorch.export says: "),
+        (INDUCTOR, Undecided, "The engine inductor can't run this network.\nIt says: "),
+        (ENGINES["onnxruntime"], Undecided,
+         "The network Undecided can't be exported.\ntorch.export says: "),
+        (ENGINES["openvino"], Undecided,
+         "The network Undecided can't be exported.\ntorch.export says: "),
+        (ENGINES["openvino"], Eigenvalues,
+         "The engine openvino can't run this network.\nIt says: Exception happened during conv"),
     ],
     ids=lambda value: value.name if isinstance(value, Engine) else "",
 )  # fmt: skip
-def test_networks_without_a_graph(found: Engine, begins: str) -> None:
+def test_networks_without_a_graph(found: Engine, network: type[Flat], begins: str) -> None:
     with pytest.raises(ConfigError) as error:
-        found.load(Undecided(), batch(2, 4))
+        found.load(network(), batch(2, 4))
     lines = str(error.value).splitlines()
     assert str(error.value).startswith(begins)
     assert len(lines) == 3
