@@ -235,8 +235,8 @@ def test_how_little_few_images_show(tmp_path: Path) -> None:
     # All are right in both: the limit of Wilson's interval for 5 of 5, and the root of its square.
     (line,) = (line for line in done.stdout.splitlines() if "calibrated on" in line)
     assert line == (
-        "  calibrated on 5 other images; as far as 5 images show, the file may be up to 43.4 "
-        "points worse (95 %)"
+        f"  calibrated on 5 images of {tmp_path / 'photos'}, and evaluated on the 5 others; as far "
+        "as these show, the file may be up to 43.4 points worse (95 %)"
     )
     # Without images, the list of a fine-tuned run is named.
     saved = tmp_path / "runs" / "my photos"
@@ -336,6 +336,7 @@ def test_other_commands_name_the_network_of_a_file(tmp_path: Path) -> None:
         assert done.exit_code == 2
         assert "photos.onnx is an exported file" in done.stderr, words
         assert "folder of its run" in done.stderr
+        assert ("--engine onnxruntime" in done.stderr) is (words[0] == "bench")
     damaged = commands.run("eval", tmp_path / "photos.onnx", "digits")
     assert "It is damaged, or isn't ONNX" in damaged.stderr
     missing = commands.run("predict", "--model", tmp_path / "none.xml", "a.png")
@@ -351,6 +352,24 @@ def test_a_truncated_file_of_weights_is_named(lenet: Classifier, tmp_path: Path)
         "It is damaged, or isn't OpenVINO's IR: Incorrect weights in bin file!",
         "Export it again",
     ]
+
+
+@pytest.mark.parametrize("form", FORMATS)
+def test_a_changed_file_is_noticed(form: Format, lenet: Classifier, tmp_path: Path) -> None:
+    """A byte in the middle is one of the weights: every runtime reads the file as before."""
+    path, *_ = (*_, weights) = export(lenet, tmp_path / f"net{SUFFIXES[form]}").files
+    content = weights.read_bytes()
+    middle = len(content) // 2
+    weights.write_bytes(content[:middle] + bytes([content[middle] ^ 1]) + content[middle + 1 :])
+    done = commands.run("eval", path, "digits")
+    if form == "pt2":
+        assert done.exit_code == 2
+        assert "It is damaged, or isn't a pt2 file: the checksum of " in done.stderr
+        return
+    assert done.exit_code == 0, done.output
+    assert done.stderr.startswith(f"warning: {path} was changed after senetzoo export wrote it. ")
+    weights.write_bytes(content)
+    assert commands.run("eval", path, "digits").stderr == ""
 
 
 def test_of_a_damaged_file_only_the_error_is_said(tmp_path: Path) -> None:
@@ -509,13 +528,23 @@ def test_the_server_gives_the_same_answers(
         for path, one in zip(paths[:3], expected(model, paths[:3]), strict=True):
             with urllib.request.urlopen(address, path.read_bytes(), timeout=60) as answer:
                 assert_same_answers([json.load(answer)], [one])
-        for content in (b"no image", b""):
+        with urllib.request.urlopen(address, timeout=60) as answer:
+            assert json.load(answer)["classes"] == list(model.classes)
+        for content, text in (
+            (b"no image", "These 8 bytes are not an image, or not all of one"),
+            (b"", usage := "POST the bytes of one image, with Content-Length"),
+        ):
             with pytest.raises(urllib.error.HTTPError) as error:
                 urllib.request.urlopen(address, content, timeout=60)
             assert error.value.code == 400
-            text = "POST the bytes of one image, at most 33554432"
             assert json.load(error.value) == {"error": text}
-        for length, status in ((None, 400), ("ten", 400), ("-5", 400), (f"{2**25 + 1}", 413)):
+        for length, status, text in (
+            (None, 400, usage),
+            ("ten", 400, usage),
+            ("-5", 400, usage),
+            ("9" * 5000, 400, usage),
+            (f"{2**25 + 1}", 413, "33554433 bytes are more than 33554432"),
+        ):
             client = http.client.HTTPConnection("127.0.0.1", server.server_port, timeout=60)
             client.putrequest("POST", "/")
             if length is not None:
@@ -532,4 +561,4 @@ def test_the_server_gives_the_same_answers(
 def test_the_programs_are_short() -> None:
     lines = {name: sum(map(bool, text.splitlines())) for name, text in programs().items()}
     assert lines["classify.py"] <= 40
-    assert lines["serve.py"] <= 24
+    assert lines["serve.py"] <= 32

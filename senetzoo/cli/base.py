@@ -6,6 +6,7 @@ import ast
 import importlib
 import pkgutil
 import sys
+import warnings
 from collections.abc import Mapping
 from typing import Any
 
@@ -66,8 +67,9 @@ class _Program(click.Command):
 class SenetzooCommand(_Program):
     """A command that prints a `SenetzooError` as ``error: ...`` on stderr and exits with 2.
 
-    An `OSError`, such as a folder that isn't writable, is handled the same way. `exits` has the
-    meanings of exit codes that differ from `EXITS`.
+    An `OSError`, such as a folder that isn't writable, is handled the same way. Warnings are
+    printed as ``warning: ...``, without the source line. `exits` has the meanings of exit codes
+    that differ from `EXITS`.
     """
 
     def __init__(self, *args: Any, exits: Mapping[int, str] | None = None, **kwargs: Any) -> None:
@@ -79,7 +81,9 @@ class SenetzooCommand(_Program):
 
     def invoke(self, ctx: click.Context) -> Any:
         try:
-            return super().invoke(ctx)
+            with warnings.catch_warnings():
+                warnings.showwarning = lambda text, *_, **__: echo(f"warning: {text}", err=True)
+                return super().invoke(ctx)
         except SenetzooError as error:
             echo(f"error: {error}", err=True)
             ctx.exit(BAD_INPUT)

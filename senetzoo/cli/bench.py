@@ -24,6 +24,7 @@ from senetzoo.cli.options import DATA, Data, Device, Json, WeightsFile, as_comma
 from senetzoo.deploy.engines import ENGINES, Dtype, Layout, engine
 from senetzoo.errors import ConfigError
 from senetzoo.nn.modes import TORCH_DTYPES
+from senetzoo.zoo import is_exported
 
 
 def _peers(incomplete: str) -> list[Any]:
@@ -112,6 +113,13 @@ def command(
       senetzoo bench --model se_resnet20 --accuracy cifar10/
     """
     names = find_names(patterns)
+    if (file := next(filter(is_exported, names), None)) is not None:
+        raise ConfigError(
+            f"{file} is an exported file, which bench can't measure.",
+            "It measures networks, and converts them for each engine itself.",
+            "Give the network that the file was exported from, such as the folder of its run, and "
+            "the file's engine: --engine onnxruntime, openvino or eager",
+        )
     every = [
         Settings(images, order, device, threads, rounds, warmup)
         for images, order in itertools.product(dict.fromkeys(batch), dict.fromkeys(layouts))

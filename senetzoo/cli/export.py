@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import shlex
-import warnings
 from pathlib import Path
 from typing import Annotated
 
@@ -46,7 +45,8 @@ def command(
     data: Annotated[
         str | None,
         complete.data,
-        f"Labeled images on which the file and NETWORK are evaluated. {DATA}",
+        "Labeled images on which the file and NETWORK are evaluated: the test split; if there is "
+        f"none, val, or all. {DATA}",
     ] = None,
     weights: WeightsFile = None,
     preprocessing: Stated,
@@ -64,8 +64,8 @@ def command(
     the preprocessing and the classes in its metadata, and is checked against the network before it
     replaces an existing file.
 
-    int8 is calibrated on up to 300 images of --data, at most half of them, and evaluated on the
-    others.
+    int8 is calibrated on up to 300 of the same split's images, at most half of them, and evaluated
+    on the others.
 
     \b
     Examples:
@@ -105,19 +105,15 @@ def command(
     if labeled is not None and not weights:
         evaluated = divided(labeled)[1] if dtype == "int8" else labeled
         used = used_in_training(network, evaluated.images)
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message=".* points of accuracy on ", category=UserWarning)
-        done = write(
-            model,
-            output,
-            dtype=dtype,
-            with_preprocessing=with_preprocessing,
-            data=labeled,
-            name=network,
-            optimized=optimized,
-        )
-    if done.warning:
-        click.echo(f"warning: {done.warning}", err=True)
+    done = write(
+        model,
+        output,
+        dtype=dtype,
+        with_preprocessing=with_preprocessing,
+        data=labeled,
+        name=network,
+        optimized=optimized,
+    )
     trained_on, chose = used or (0, 0)
     if trained_on:
         echo(
@@ -186,9 +182,8 @@ def _text(done: Export, model: Classifier) -> str:
 
 def _calibrated(done: Export, beside: Beside) -> str:
     """How much worse an int8 file may be; few images calibrate badly and show little."""
-    low, _ = beside.interval
-    count = str(done.metadata["calibration"]).partition(" ")[0]
+    (low, _), count = beside.interval, len(beside.file.labels)
     return (
-        f"calibrated on {count} other images; as far as {len(beside.file.labels)} images show, the "
-        f"file may be up to {max(-low, 0.0):.1f} points worse (95 %)"
+        f"calibrated on {done.metadata['calibration']}, and evaluated on the {count} others; as "
+        f"far as these show, the file may be up to {max(-low, 0.0):.1f} points worse (95 %)"
     )

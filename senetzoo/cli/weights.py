@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import fnmatch
 import json
-import warnings
-from collections.abc import Callable, Container, Iterator, Sequence
+from collections.abc import Callable, Container, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -235,8 +233,7 @@ def _each(
     failed = False
     for tag in tags:
         try:
-            with _warnings_said():
-                full, file = one(tag)
+            full, file = one(tag)
         except SenetzooError as error:
             echo(f"error: {error}", err=True)
             found.append({"tag": tag, "ok": False, "error": str(error)})
@@ -252,14 +249,6 @@ def _each(
         echo(json.dumps(found))
     if failed:
         raise click.exceptions.Exit(BAD_INPUT)
-
-
-@contextlib.contextmanager
-def _warnings_said() -> Iterator[None]:
-    """Print warnings as one line each, without the source line."""
-    with warnings.catch_warnings():
-        warnings.showwarning = lambda message, *_, **__: echo(f"warning: {message}", err=True)
-        yield
 
 
 def _began(training: tuple[Training, ...]) -> str:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import warnings
+import zipfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +21,7 @@ from senetzoo.deploy.engines import ort, ov
 from senetzoo.deploy.engines.common import Runner, require
 from senetzoo.deploy.inside import photograph
 from senetzoo.deploy.program import PROBABILITIES, quiet
-from senetzoo.deploy.writers import METADATA, SUFFIXES, TITLES, Format, files_of
+from senetzoo.deploy.writers import METADATA, SUFFIXES, TITLES, Format, content_hash, files_of
 from senetzoo.errors import ConfigError, WeightsError, first_line
 from senetzoo.eval.accuracy import Evaluation
 from senetzoo.eval.data import LabeledImages, read_images
@@ -30,7 +32,7 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 # Values of these keys are text; the others are JSON.
-_TEXTS = ("model", "weights", "dtype", "interpolation")
+_TEXTS = ("model", "weights", "dtype", "interpolation", "sha256")
 _NUMBERS = ("size", "crop", "mean", "std", "temperature", "reject_below", "classes")
 
 
@@ -136,10 +138,7 @@ def _openvino(path: Path) -> _Read:
     root = ElementTree.parse(path).getroot()
     if root.tag != "net":
         raise ValueError(f"its root is {root.tag}")
-    try:
-        model = ov.core().read_model(path)
-    except RuntimeError as error:  # the lines before the last name places in OpenVINO's source
-        raise ValueError(str(error).strip().splitlines()[-1]) from None
+    model = ov.core().read_model(path)
     keys = [key for key in (*_TEXTS, *_NUMBERS) if model.has_rt_info([METADATA, key])]
     texts = {key: str(model.get_rt_info([METADATA, key]).astype(str)) for key in keys}
     inside = PROBABILITIES in model.outputs[0].get_names()
@@ -148,6 +147,9 @@ def _openvino(path: Path) -> _Read:
 
 
 def _pt2(path: Path) -> _Read:
+    with zipfile.ZipFile(path) as archive:  # torch doesn't check its checksums
+        if (damaged := archive.testzip()) is not None:
+            raise ValueError(f"the checksum of {damaged} is wrong")
     extra = {f"{METADATA}.json": ""}
     with quiet("torch.export"):
         program = torch.export.load(path, extra_files=extra)
@@ -173,6 +175,9 @@ def read_file(path: str | Path) -> ExportedFile:
         ConfigError: The file isn't one of senetzoo's, or takes no images of 1 or 3 channels.
         MissingExtraError: A package for running the format is not installed.
         WeightsError: The file is missing or damaged.
+
+    Warns:
+        UserWarning: The file can be read, but it isn't what was written.
     """
     path = user_path(path)
     form = next(form for form, suffix in SUFFIXES.items() if path.suffix == suffix)
@@ -204,6 +209,14 @@ def read_file(path: str | Path) -> ExportedFile:
         raise _unprepared(path) from error
     if not whole:
         raise _unprepared(path)
+    stored = metadata.get("sha256")
+    if stored is not None and content_hash(files_of(path, form), stored) != stored:
+        warnings.warn(
+            f"{path} was changed after senetzoo export wrote it. Its answers may be wrong. Export "
+            "it again, or check it with senetzoo eval.",
+            UserWarning,
+            stacklevel=2,
+        )
     return found
 
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -52,6 +53,9 @@ METADATA = "senetzoo"
 """Where the metadata is in a file: ``senetzoo.KEY`` in ONNX's metadata_props, the JSON object
 ``senetzoo.json`` among the extra files of a pt2, ``senetzoo/KEY`` in OpenVINO's rt_info."""
 
+_UNSEALED = b"0" * 64
+"""Where the hash of a file will be in its metadata."""
+
 _PHOTOGRAPHS = (*BATCH, "height", "width")
 
 
@@ -86,8 +90,22 @@ class Draft:
         """The metadata as text: strings unchanged, other values as JSON."""
         return {
             key: printable(value) if isinstance(value, str) else json_text(value)
-            for key, value in self.metadata.items()
+            for key, value in {**self.metadata, "sha256": _UNSEALED.decode()}.items()
         }
+
+
+def content_hash(files: Sequence[Path], known: str = "") -> str:
+    """SHA-256 of the files of an exported network, in which `known`, if given, isn't there yet."""
+    first, *others = (file.read_bytes() for file in files)
+    if known:
+        first = first.replace(known.encode(), _UNSEALED, 1)
+    return hashlib.sha256(b"".join((first, *others))).hexdigest()
+
+
+def _seal(*files: Path) -> None:
+    """Put the hash of the files of an exported network into the first one's metadata."""
+    found = content_hash(files).encode()
+    files[0].write_bytes(files[0].read_bytes().replace(_UNSEALED, found, 1))
 
 
 @contextmanager
@@ -109,6 +127,7 @@ def _onnx(path: Path, draft: Draft) -> Iterator[Runner]:
     onnx.helper.set_model_props(model, texts)
     with atomically(path) as partial:
         partial.write_bytes(model.SerializeToString())
+        _seal(partial)
         yield ort.running(ort.session(partial, torch.get_num_threads()))
 
 
@@ -189,6 +208,7 @@ def _openvino(path: Path, draft: Draft) -> Iterator[Runner]:
         # OpenVINO requires its own suffixes, so it can't write to the partial files itself.
         file = Path(folder) / path.with_suffix(".xml").name
         openvino.save_model(model, file, compress_to_fp16=draft.dtype == "fp16")
+        _seal(*files_of(file, "openvino"))
         yield ov.running(
             ov.core().read_model(file),
             "f32",
