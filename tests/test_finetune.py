@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import json
 import os
+import shlex
 import time
 from pathlib import Path
 from typing import Any
@@ -404,8 +405,7 @@ def test_the_same_call_goes_on(
     again = tuned(root, tmp_path, **LENET, **options)
     assert again.as_dict() == first.as_dict()
     assert again.evaluation.dtype == recipe.precision
-    # A few images of each class differ from the CSV.
-    assert again.photos == (None if options.get("quick") else tmp_path / "split.csv")
+    assert again.photos == tmp_path / "split.csv"
     # Another length is another run.
     other = {"epochs": 7, "minutes": None}
     assert message(lambda: tuned(root, tmp_path, **LENET, **other), ConfigError).startswith(
@@ -413,12 +413,22 @@ def test_the_same_call_goes_on(
     )
 
 
-def test_few_images_of_a_class_are_enough_for_a_quick_run(tmp_path: Path) -> None:
-    root = photos(tmp_path / "data", {"red": 5, "green": 5})
-    result = invoke(root, "--out", tmp_path / "run", "--quick", "--model", "lenet")
+def test_few_images_of_a_class_are_enough_for_a_quick_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for seed, (part, few) in enumerate({"train": 5, "val": 2, "test": 3}.items()):
+        photos(tmp_path / "data" / part, {"red": few, "green": few}, seed=seed)
+    result = invoke(tmp_path / "data", "--out", tmp_path / "run", "--quick", "--model", "lenet")
     assert result.exit_code == 0, result.output
-    assert "senetzoo export" in result.stdout
-    assert "senetzoo eval" not in result.stdout
+    # The commands can be typed as they are, and use the test images.
+    monkeypatch.chdir(tmp_path)
+    lines = result.stdout.partition("\nNext:\n")[2].splitlines()
+    words = [shlex.split(line)[1:] for line in lines]
+    assert [command for command, *_ in words] == ["eval", "predict", "export"]
+    for line in words:
+        done = commands.run(*line)
+        assert done.exit_code == 0, done.output
+        assert line[0] == "predict" or f"{tmp_path / 'run' / 'split.csv'} test" in done.stdout
 
 
 def test_a_folder_keeps_its_weights(

@@ -101,7 +101,9 @@ def test_splits_are_known_in_capitals_and_clutter_is_no_class(tmp_path: Path) ->
     }
 
 
-def test_a_split_finds_its_images_when_it_moves_alone_or_with_them(tmp_path: Path) -> None:
+def test_a_split_finds_its_images_when_it_moves_alone_or_with_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     root = class_folders(tmp_path / "here" / "photos", {"a": 2, "b": 2})
     (tmp_path / "here" / "run").mkdir()
     split = tmp_path / "here" / "run" / "split.csv"
@@ -111,6 +113,14 @@ def test_a_split_finds_its_images_when_it_moves_alone_or_with_them(tmp_path: Pat
     for csv in (split, alone):
         (part,) = read_csv(csv).values()
         assert {Path(str(source)).resolve() for source in part.sources} == set(root.glob("*/*"))  # type: ignore[union-attr]
+    # Through a link too, they are called as they are from here.
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "link").symlink_to(tmp_path / "here" / "run", target_is_directory=True)
+    for name in ("here/run", "link", "far/../here/run"):
+        (part,) = read_csv(Path(name) / "split.csv").values()
+        assert {str(source) for source in part.sources} == {  # type: ignore[union-attr]
+            str(path.relative_to(tmp_path)) for path in root.glob("*/*")
+        }
     (tmp_path / "here").rename(tmp_path / "there")
     (part,) = read_csv(tmp_path / "there" / "run" / "split.csv").values()
     assert len(list(part)) == 4

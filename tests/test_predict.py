@@ -489,6 +489,12 @@ def test_a_path_that_is_no_network_comes_first(tmp_path: Path, colors: Colors) -
             f"error: {first} is neither a network nor an image.\n{why}\n"
             "Check its path, or give the network with --model\n"
         )
+    for folder, alone in (("run/photos", [red]), ("runs/photo", [])):
+        (tmp_path / "runs" / "photos").mkdir(parents=True, exist_ok=True)
+        (tmp_path / "runs" / "photos" / "log.jsonl").write_text("")
+        done = run(tmp_path / folder, *alone)
+        assert done.exit_code == 2
+        assert done.stderr.endswith(f"Did you mean '{tmp_path / 'runs' / 'photos'}'?\n")
     assert colors.batches == []
     # With --model, alone, or named like an image, it is an image that can't be read.
     for words in ([odd, red, "--model", "se_resnet20"], [odd], [tmp_path / "no.png", red]):

@@ -162,12 +162,14 @@ def _report(folder: Path) -> Path | None:
 
 def _next(done: Finetuned, report: Path | None) -> str:
     """What to read and type next."""
-    run = shlex.quote(str(done.folder))
+    run, photo = shlex.quote(str(done.folder)), "PHOTO.jpg"
+    if done.photos is not None:
+        photo = shlex.quote(done.evaluation.data.images.source_name(0))
     lines = [
         f"Network: {done.folder}",
         f"Report: {report}" if report is not None else f"Report: senetzoo report {run}",
         "Next:",
-        f"  senetzoo predict PHOTO.jpg --model {run}",
+        f"  senetzoo predict {photo} --model {run}",
         f"  senetzoo export {run} --to onnx --with-preprocessing",
     ]
     if done.photos is not None:

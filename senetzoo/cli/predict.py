@@ -22,7 +22,7 @@ from senetzoo.cli import complete
 from senetzoo.cli.networks import opened, trained
 from senetzoo.cli.options import Batch, CsvFile, Json, Stated, WeightsFile, as_command
 from senetzoo.data.images import is_named_as_image, open_image
-from senetzoo.errors import ConfigError, DataError, SenetzooError
+from senetzoo.errors import ConfigError, DataError, SenetzooError, nearest
 from senetzoo.eval.predict import (
     Prediction,
     Source,
@@ -115,13 +115,12 @@ def command(
     """
     if layer is not None and folder is None:
         raise click.UsageError("--layer requires --explain.")
-    if name is None and len(images) > 1:
-        if is_network(images[0]):
-            name, images = images[0], images[1:]
-        else:
-            _check_first(images[0])
+    if name is None and len(images) > 1 and is_network(images[0]):
+        name, images = images[0], images[1:]
     _check_no_network(images)
-    name = "se_resnet20" if name is None else name
+    if name is None:
+        _check_first(images[0], alone=len(images) == 1)
+        name = "se_resnet20"
     model: Classifier | None = None
     run: Callable[[list[Tensor]], Tensor]
     transform: Callable[[Any], Tensor]
@@ -178,22 +177,31 @@ def command(
         raise click.exceptions.Exit(1)
 
 
-def _check_first(path: str) -> None:
-    """Check that the first of several paths, which names no network, may be an image.
+def _check_first(path: str, *, alone: bool) -> None:
+    """Check that the first path, which names no network, may be an image.
 
     Raises:
-        ConfigError: It is missing or has other content, and isn't named like an image.
+        ConfigError: It is missing, or has other content and isn't `alone`; and it isn't named like
+            an image.
     """
-    if path == "-" or is_named_as_image(path) or user_path(path).is_dir():
+    file = user_path(path)
+    if path == "-" or is_named_as_image(path) or (os.path.exists if alone else os.path.isdir)(file):
         return
     try:
-        open_image(user_path(path))
+        open_image(file)
     except DataError as error:
         raise ConfigError(
             f"{path} is neither a network nor an image.",
             str(error).splitlines()[1],
-            "Check its path, or give the network with --model",
+            _near(file) or "Check its path, or give the network with --model",
         ) from None
+
+
+def _near(missing: Path) -> str:
+    """Ask whether a network with a similar path was meant; empty if there is none."""
+    there = missing.parent.is_dir()
+    found = missing.parent.glob("*") if there else missing.parent.parent.glob("*/*")
+    return nearest(str(missing), filter(is_network, map(str, found)))
 
 
 def _check_no_network(images: Iterable[str]) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 
-from senetzoo.errors import DataError
+from senetzoo.errors import DataError, nearest
 
 
 class HiddenLabelsError(DataError):
@@ -43,7 +43,8 @@ def positions(own: Sequence[str], classes: Sequence[str], name: str, whose: str)
         raise DataError(
             f"{name} has the class {unknown[0]!r}, which {whose} does not have.",
             f"The classes of {whose} are {listed(classes)}.",
-            "Give data with these classes, in folders named after them",
+            nearest(unknown[0], classes)
+            or "Give data with these classes, in folders named after them",
         )
     return tuple(known[same(word)] for word in own)
 
@@ -177,7 +178,9 @@ def _unknown(
     first = labels[numbers.index(None)]
     if isinstance(first, (str, bool)):
         return DataError(
-            f"{name} has the label {_shown(first)}.", f"The classes are {listed(classes)}."
+            f"{name} has the label {_shown(first)}.",
+            f"The classes are {listed(classes)}.",
+            nearest(str(first), classes),
         )
     whole = [int(label) for label in labels if isinstance(label, (int, float))]
     known = f"There are {len(classes)} classes, from 0 to {len(classes) - 1}."

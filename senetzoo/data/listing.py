@@ -41,6 +41,8 @@ def read_csv(path: str | Path) -> dict[Split, LabeledFiles]:
         raise DataError(f"{path} lists no images.", "It has no lines below the column names.")
     lines: dict[str, int] = {}
     files: dict[str, Path] = {}
+    # Through a link, ``folder/..`` isn't the folder above.
+    real, shown = path.parent.resolve(), os.path.abspath if path.is_absolute() else os.path.relpath
     for line, (name, label, split, absolute) in rows:
         _check(path, line, name, label)
         file = os.path.normpath(name)
@@ -49,7 +51,8 @@ def read_csv(path: str | Path) -> dict[Split, LabeledFiles]:
                 f"{path} has {name} twice.", f"It is in lines {lines[file]} and {line}."
             )
         lines[file] = line
-        files[file] = path.parent / name
+        outside = file.startswith(os.pardir)
+        files[file] = Path(shown(real / file)) if outside else path.parent / file
         if absolute and not os.path.lexists(files[file]):
             files[file] = Path(absolute)
         if (split == "") is not (rows[0][1][2] == ""):

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
-from senetzoo._utils.terminal import columns, cut
+from senetzoo._utils.terminal import columns, cut, printable
 from senetzoo.errors import ConfigError, DataError, SenetzooError, first_line
 from senetzoo.eval.data import LabeledImages, batches, images_for
 from senetzoo.eval.predictions import ClassScore, Predictions, Scores, Tally
@@ -142,7 +142,7 @@ class Evaluation:
         }
 
     def __str__(self) -> str:
-        """Tables of at most 80 columns: all images, classes, confusion matrix, mistakes."""
+        """Tables of at most 80 columns, except for paths: all, classes, confusions, mistakes."""
         parts = [self._whole(), self._classes()]
         parts += [self._confusion()] if len(self.outputs) <= _MATRIX else []
         return "\n\n".join("\n".join(part) for part in [*parts, self._wrong()] if part)
@@ -209,7 +209,7 @@ class Evaluation:
         ]
         lines = columns([["prob.", "predicted", "class"], *shown], left={1, 2})
         width = max(map(len, lines)) + 2
-        paths = ["file", *(cut(m.path, 80 - width, keep_end=True) for m in wrong[:_WRONG])]
+        paths = ["file", *(printable(m.path) for m in wrong[:_WRONG])]
         lines = [f"{line:<{width}}{path}" for line, path in zip(lines, paths, strict=True)]
         total = len(self.predictions.labels)
         head = f"misclassified: {len(wrong)} of {total} images, the most confident first"

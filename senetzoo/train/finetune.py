@@ -181,7 +181,7 @@ class Finetuned:
 
     Args:
         folder: Folder of the run.
-        photos: The CSV with which `eval` gives the same results; None if there is none.
+        photos: The CSV of the images and their splits; None if they aren't files.
         part: The images that were evaluated.
         evaluation: The results.
     """
@@ -208,9 +208,7 @@ def finished(folder: Path, recipe: Recipe, data: Data) -> Finetuned:
     found = Predictions(tested["logits"], tested["labels"])
     evaluation = Evaluation(name, folder.name, recipe.precision, images, found)
     part: Literal["test", "validation"] = "validation" if data.test is data.validation else "test"
-    # `eval` uses all images of the split, and fp32.
-    same = kept.is_file() and not recipe.images_per_class and recipe.precision == "fp32"
-    return Finetuned(folder, kept if same else None, part, evaluation)
+    return Finetuned(folder, kept if kept.is_file() else None, part, evaluation)
 
 
 def _open(
@@ -240,17 +238,11 @@ def _open(
 
 
 def _listed(kept: Path) -> Mapping[Split, Images]:
-    """The images of a CSV, with normalized paths, because paths via the run's folder are long."""
-    here, parts = kept.parent.resolve(), read_csv(kept)
-    files = {
-        split: [Path(os.path.normpath(here / images.file_name(n))) for n in range(len(images))]
-        for split, images in parts.items()
-    }
-    root = Path(os.path.commonpath([file.parent for part in files.values() for file in part]))
-    return {
-        split: dataclasses.replace(images, sources=tuple(files[split]), root=root)
-        for split, images in parts.items()
-    }
+    """The images of a CSV, by absolute paths, with their common folder as the root."""
+    parts = read_csv(kept.resolve())
+    files = [Path(part.source_name(n)) for part in parts.values() for n in range(len(part))]
+    root = Path(os.path.commonpath([file.parent for file in files]))
+    return {split: dataclasses.replace(images, root=root) for split, images in parts.items()}
 
 
 def shorter_side(images: TestImages) -> int:
