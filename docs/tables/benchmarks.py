@@ -341,7 +341,7 @@ def precision() -> str:
     ]
     if not rows:
         return "Nothing is recorded yet.\n"
-    head = ["weights", "engine", "dtype", "accuracy", "points", "other answers", "note"]
+    head = ["weights", "engine", "dtype", "accuracy", "points", "changed classes", "note"]
     (images,) = {record["test_images"] for record in found}
     (drawn,) = {record["calibration_images"] for record in found if record["dtype"] == "int8"}
     return (
