@@ -121,8 +121,9 @@ def check_fields(what: str, given: Iterable[str], known: Iterable[str]) -> None:
         if name not in names:
             raise ConfigError(
                 f"{what} has no option {name!r}.",
-                f"Its options are {', '.join(names)}.",
-                _ELSEWHERE.get(name) or nearest(name, names),
+                _ELSEWHERE.get(name)
+                or nearest(name, names)
+                or f"Its options are {', '.join(names)}.",
             )
 
 

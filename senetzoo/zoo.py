@@ -417,8 +417,7 @@ def list_models(
     if family is not None and family.lower() not in [title.lower() for title in titles]:
         raise ConfigError(
             f"There is no family {family!r}.",
-            f"Families are {', '.join(titles)}.",
-            nearest(family, map(str.lower, titles)),
+            nearest(family, map(str.lower, titles)) or f"Families are {', '.join(titles)}.",
         )
     return [
         name

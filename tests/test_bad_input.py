@@ -34,7 +34,6 @@ from senetzoo import (
 )
 from senetzoo.cli import main
 from senetzoo.errors import ConfigError, PolicyError, SenetzooError
-from senetzoo.gates import GATES
 
 TITLES = (
     "AlexNet, BN-Inception, ConvNeXt, DenseNet, EfficientNet, GhostNet, GoogLeNet, Inception v2, "
@@ -73,7 +72,6 @@ PROBABILITY = "is a number from 0 up to, not including, 1."
 CALLS: list[tuple[Callable[[], object], type[SenetzooError], str]] = [
     # Options of gates, and none with a place
     (lambda: SE(**any_({"reducton": 8})), ConfigError, "SE has no option 'reducton'.\n"
-     "Its options are reduction, width, bias, act, gate, scale, squeeze, drop, init.\n"
      "Did you mean 'reduction'?"),
     (lambda: create("se_resnet20+none/s3"), PolicyError,
      "'none/s3' isn't a policy.\nAt '/s3': none applies to the whole network.\n"
@@ -95,7 +93,7 @@ CALLS: list[tuple[Callable[[], object], type[SenetzooError], str]] = [
      "The nearest names are resnet50, resnest50, skresnet50.\n"
      "Type for example: resnet50"),
     (lambda: list_models(family="vgg19"), ConfigError,
-     f"There is no family 'vgg19'.\nFamilies are {TITLES}.\nDid you mean 'vgg'?"),
+     "There is no family 'vgg19'.\nDid you mean 'vgg'?"),
     # Weights
     (lambda: create("resnet18", pretrained=True), ConfigError, NO_WEIGHTS),
     (lambda: create("resnet18.pets_v1"), ConfigError, NO_WEIGHTS),
@@ -132,12 +130,12 @@ CALLS: list[tuple[Callable[[], object], type[SenetzooError], str]] = [
     (
         lambda: create("resnet20", pretraind=True),  # type: ignore[call-arg]
         ConfigError,
-        f"create() has no option 'pretraind'.\n{OPTIONS}\nDid you mean 'pretrained'?",
+        "create() has no option 'pretraind'.\nDid you mean 'pretrained'?",
     ),
     (
         lambda: create("resnet20", num_clases=3),  # type: ignore[call-arg]
         ConfigError,
-        f"create() has no option 'num_clases'.\n{OPTIONS}\nDid you mean 'num_classes'?",
+        "create() has no option 'num_clases'.\nDid you mean 'num_classes'?",
     ),
     (
         lambda: create("resnet20", zzz=3),  # type: ignore[call-arg]
@@ -171,9 +169,7 @@ CALLS: list[tuple[Callable[[], object], type[SenetzooError], str]] = [
     (lambda: attach(create("lenet", seed=0), SE(), seed=any_("x")), ConfigError,
      f"seed='x' isn't a seed.\n{NO_SEED}"),
     (lambda: config("resnet20").replace(depth=3), ConfigError,
-     "The config of resnet20 has no option 'depth'.\n"
-     "Its options are block, depths, drop_path, dropout, group_width, groups, in_chans, "
-     "num_classes, pool, shortcut, stem, stride_on, width, policy.\nDid you mean 'depths'?"),
+     "The config of resnet20 has no option 'depth'.\nDid you mean 'depths'?"),
     # Policies
     (lambda: create("resnet20", policy=any_(3)), PolicyError,
      f"policy=3 isn't a policy.\n{NO_POLICY}"),
@@ -190,7 +186,7 @@ CALLS: list[tuple[Callable[[], object], type[SenetzooError], str]] = [
      "At 'per': expected a position: pre, standard, post, identity, inner.\n"
      "Did you mean 'pre'?"),
     (lambda: create("resnet20+see"), PolicyError, "'see' isn't a policy.\n"
-     f"At 'see': 'see' isn't one of the gates {', '.join(GATES)}.\nDid you mean 'se'? "
+     "At 'see': 'see' isn't a gate.\nDid you mean 'se'? "
      "For your own gate: senetzoo.register, or --register MODULE:NAME"),
     (lambda: create("resnet20", policy=SE() + ECA().on(stage(2))), PolicyError,
      "se+eca/s2 puts two gates at 3 sites.\n"
@@ -306,12 +302,15 @@ COMMANDS: list[tuple[list[str], str]] = [
     (["weights", "verify", "resnet18"], NO_WEIGHTS),
     (["predict", "cat.jpg", "--model", "resnet18"], NO_WEIGHTS),
     (["train", "digit"],
-     "There is no recipe 'digit'.\nThe recipes are digits, cifar_small, cifar10_resnet, "
+     "There is no recipe 'digit'.\nDid you mean 'digits'?"),
+    (["train", "zzz"],
+     "There is no recipe 'zzz'.\nThe recipes are digits, cifar_small, cifar10_resnet, "
      "cifar10_four_nets, cifar10_stem, cifar10_at_224, cifar10_noisy_train, cifar10_depth, "
      "flowers_small, flowers_depth, flowers_key_drop, imagenet_rsb_a3, imagenet_se, "
      "ablation_positions, ablation_gates, ablation_reduction, ablation_stages, "
-     "cifar100_attention.\n"
-     "Did you mean 'digits'?"),
+     "cifar100_attention."),
+    (["train", "digits", "--set", "modle=lenet5"],
+     "The recipe has no option 'modle'.\nDid you mean 'model'?"),
     (["train", "digits", "--set", "batch"], "--set got 'batch'.\nIt takes key=value.\n"
      "Type for example: --set batch=64"),
     (["train", "flowers_small", "--out", "nowhere"],

@@ -255,8 +255,6 @@ BAD: list[tuple[Any, str, dict[str, Any], str]] = [
     (LENET, "net.pt2", {"classes": ["a"]}, f"export got 1 class names.\n{CLASSES}"),
     (LENET, "net.pt2", {"classes": "abcdefghij"}, f"export got classes='abcdefghij'.\n{CLASSES}"),
     (LENET, "net.pt2", {"clases": ["a"]}, "export() has no option 'clases'.\n"
-     "Its options are model, path, dtype, with_preprocessing, data, name, classes, "
-     "preprocessing, size, optimized.\n"
      "Did you mean 'classes'?"),
 ]  # fmt: skip
 

@@ -283,7 +283,7 @@ def test_what_can_not_be_saved(
          "save got a preprocessing for 1 channels.\nThe network takes 3.\n"
          "Give a mean and a std for each channel of the network"),
         ({"clases": ["cat"]}, "save() has no option 'clases'.\n"
-         "Its options are model, folder, classes, preprocessing, format.\nDid you mean 'classes'?"),
+         "Did you mean 'classes'?"),
     ],
 )  # fmt: skip
 def test_options_of_save(options: dict[str, Any], text: str, tmp_path: Path) -> None:
@@ -637,9 +637,7 @@ def test_what_load_takes(tmp_path: Path) -> None:
             "repository"
         )
     assert message(lambda: load(tmp_path, clases=3), ConfigError) == (  # type: ignore[call-arg]
-        "load() has no option 'clases'.\n"
-        "Its options are reference, policy, weights, preprocessing, num_classes, in_chans, "
-        "channels, stem, dropout, drop_path, seed.\nDid you mean 'num_classes'?"
+        "load() has no option 'clases'.\nDid you mean 'num_classes'?"
     )
 
 

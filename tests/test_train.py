@@ -521,12 +521,6 @@ def test_bad_settings_are_refused(setting: str, text: str) -> None:
     assert message(lambda: apply_setting(TINY, setting), ConfigError) == text
 
 
-def test_a_misspelled_field_gets_the_nearest() -> None:
-    first, *_, last = message(lambda: apply_setting(TINY, "bacth=3"), ConfigError).splitlines()
-    assert first == "The recipe has no option 'bacth'."
-    assert last == "Did you mean 'batch'?"
-
-
 def test_a_folder_that_can_not_be_written_is_a_message(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     result = command("digits", "--quick", "--out", tmp_path / "file" / "run")

@@ -193,8 +193,5 @@ def test_combinations_of_values(name: str, changes: dict[str, Any], text: str) -
 
 def test_no_such_option() -> None:
     assert message(lambda: ENTRIES["resnet50"].config.replace(strid_on="1x1"), ConfigError) == (
-        "ResNetConfig has no option 'strid_on'.\n"
-        "Its options are num_classes, in_chans, stem, dropout, drop_path, block, depths, "
-        "width, groups, group_width, stride_on, pool, shortcut.\n"
-        "Did you mean 'stride_on'?"
+        "ResNetConfig has no option 'strid_on'.\nDid you mean 'stride_on'?"
     )

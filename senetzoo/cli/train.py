@@ -332,7 +332,6 @@ def find(name: str) -> Experiment:
     if name not in RECIPES:
         raise ConfigError(
             f"There is no recipe {name!r}.",
-            f"The recipes are {', '.join(RECIPES)}.",
-            nearest(name, RECIPES),
+            nearest(name, RECIPES) or f"The recipes are {', '.join(RECIPES)}.",
         )
     return RECIPES[name]

@@ -148,10 +148,10 @@ class _Reader:
         if name == "none" and number is None:
             return NONE
         if name not in self.gates:
-            known = f"{name!r} isn't one of the gates {', '.join(self.gates)}"
+            near = nearest(name, self.gates)
+            known = "a gate" if near else f"one of the gates {', '.join(self.gates)}"
             own = "For your own gate: senetzoo.register, or --register MODULE:NAME"
-            remedy = f"{nearest(name, self.gates)} {own}".strip()
-            raise self.error(known, remedy, at=found.start())
+            raise self.error(f"{name!r} isn't {known}", f"{near} {own}".strip(), at=found.start())
         spec = self.gates[name]
         fields: dict[str, object] = {}
         if number is not None:
