@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import gc
 import json
 import math
 import re
@@ -10,6 +11,7 @@ import shutil
 import signal
 import sys
 import warnings
+import weakref
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +22,7 @@ from click.exceptions import Exit
 from click.testing import CliRunner
 from safetensors.torch import load_file
 from support import commands
-from support.images import class_folders
+from support.images import class_folders, picture
 from support.networks import message
 from support.runs import (
     TINY,
@@ -46,7 +48,7 @@ from senetzoo.eval.predictions import wilson
 from senetzoo.inspect import drift
 from senetzoo.train import augment, checkpoint, engine
 from senetzoo.train.augment import Draws
-from senetzoo.train.data import load_data
+from senetzoo.train.data import Data, load_data
 from senetzoo.train.experiment import Experiment
 from senetzoo.train.optim import Muon, orthogonalize
 from senetzoo.train.parallel import Asked
@@ -568,7 +570,7 @@ def test_ctrl_c_ends_the_command_with_130_and_says_how_to_go_on(
 def test_a_signal_while_a_run_starts_says_how_to_go_on(
     sent: signal.Signals, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("senetzoo.train.engine.load_data", lambda *_: signal.raise_signal(sent))
+    monkeypatch.setattr("senetzoo.train.data.load_data", lambda *_: signal.raise_signal(sent))
     before = signal.getsignal(sent)
     result = command("digits", "--quick", "--out", tmp_path / "run")
     assert result.exit_code == 130
@@ -595,6 +597,36 @@ def test_an_experiment_runs_its_variants_and_leaves_out_finished_ones(
     (first,) = log_of(folders[2], "run")
     assert (first["variant"], first["seed"]) == ("se", 1)
     assert first["command"] == "senetzoo train tiny --only se --set momentum=0.9 --seed 1"
+
+
+def test_runs_that_differ_in_their_network_share_images_in_memory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loaded = list[weakref.ref[Data]]()
+
+    def load(recipe: Recipe, path: Path | None) -> Data:
+        gc.collect()
+        assert not [data for data in loaded if data() is not None]
+        if path is not None:
+            (path / f"train/a/{len(loaded)}.png").write_bytes(picture(len(loaded)))
+        loaded.append(weakref.ref(data := load_data(recipe, path)))
+        return data
+
+    monkeypatch.setattr("senetzoo.train.data.load_data", load)
+    variants = {"plain": {"model": "lenet5"}, "se": {"model": "se_lenet5"}}
+    every: dict[str, dict[str, Any]] = {**variants, "few": {"images_per_class": 7}}
+    monkeypatch.setitem(RECIPES, "tiny", Experiment(ONE, variants=every, seeds=(1, 2)))
+    result = command("tiny", "--out", tmp_path / "digits")
+    assert (result.exit_code, len(loaded)) == (0, 4), result.output
+    # Files are listed for each run, which reads those that are there.
+    class_folders(tmp_path / "photos/train", dict.fromkeys("ab", 4))
+    shutil.copytree(tmp_path / "photos/train", tmp_path / "photos/val")
+    recipe = ONE.replace(data="folder", batch=4, images_per_class=0)
+    monkeypatch.setitem(RECIPES, "tiny", Experiment(recipe, variants=variants))
+    result = command("tiny", "--data", tmp_path / "photos", "--out", tmp_path / "files")
+    assert (result.exit_code, len(loaded)) == (0, 6), result.output
+    logs = [log_of(tmp_path / "files" / f"{name}-0", "run") for name in variants]
+    assert [log["data"]["train_images"] for (log,) in logs] == [9, 10]
 
 
 def test_a_run_says_how_long_it_takes_before_it_begins_and_is_the_same(

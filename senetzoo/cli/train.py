@@ -250,6 +250,8 @@ def train_all(
     as_json: bool,
 ) -> None:
     """Train or resume runs, `parallel` at a time, and call `ended` after each."""
+    from senetzoo.data.sets import ImageSet
+    from senetzoo.train.data import Data, load_data
     from senetzoo.train.engine import train
     from senetzoo.train.parallel import train_at_once
 
@@ -259,10 +261,17 @@ def train_all(
         if parallel > 1:
             train_at_once(runs, parallel, ended, say)
             return
+        alike, data = None, None
         for number, (recipe, folder, how) in enumerate(runs, 1):
             if len(runs) > 1 and launched("RANK", 0) == 0:
                 say(f"run {number} of {len(runs)}: {folder}")
-            ended(folder, train(recipe, folder, say=say, **how))
+            wanted = recipe.replace(model=runs[0][0].model)
+            # Runs that differ in their network share images in memory. Files are listed anew,
+            # because they are read while a run trains: it records those that are there.
+            if wanted != alike or not (isinstance(data, Data) and isinstance(data.train, ImageSet)):
+                alike, data = wanted, None  # frees the other images first
+                data = load_data(recipe, how["data"])
+            ended(folder, train(recipe, folder, say=say, **{**how, "data": data}))
 
 
 def check_folders(runs: Sequence[Asked], *, data: bool) -> None:

@@ -11,7 +11,9 @@ from typing import Any, TypeAlias
 
 import torch
 
+from senetzoo._utils.environment import launched
 from senetzoo._utils.files import user_path
+from senetzoo._utils.terminal import echo
 from senetzoo.data import hub, sources
 from senetzoo.data.files import LabeledFiles, StoredImages
 from senetzoo.data.hub import Stream
@@ -132,6 +134,8 @@ _WANTED = {
 
 def load_data(recipe: Recipe, path: Path | None) -> Data:
     """Load the data of `recipe` from `path`; digits come from scikit-learn, CIFAR is fetched."""
+    if path is not None and launched("RANK", 0) == 0:
+        echo(f"reading the images in {path}", err=True)
     return make_data(recipe, *_read(recipe, path))
 
 

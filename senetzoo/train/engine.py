@@ -100,8 +100,6 @@ def train(
         stored, done = read_run(out)
         require_same(out, (stored, done["seed"]), (recipe, seed))
     first = launched("RANK", 0) == 0
-    if first and isinstance(data, str | Path):
-        echo(f"reading the images in {data}", err=True)
     sets = data if isinstance(data, Data) else load_data(recipe, data)
     require_same_data(out, sets.identity, finished, say)
     if finished:

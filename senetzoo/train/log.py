@@ -17,7 +17,7 @@ from senetzoo._utils.terminal import clock, printable
 from senetzoo.errors import MissingExtraError
 from senetzoo.runs import LOG, SCHEMA, SUMMARY, TEST, is_run, read_log
 from senetzoo.train.checkpoint import StepCount, write, writing
-from senetzoo.train.pace import PAYS, WARM_STEPS
+from senetzoo.train.pace import WARM_STEPS
 
 # Without a terminal, seconds between progress lines within an epoch.
 _QUIET_SECONDS = 60.0
@@ -109,8 +109,8 @@ def track(board: Any, record: dict[str, Any]) -> None:
 class Progress:
     """Progress of a run: a bar on a terminal, otherwise a line per minute.
 
-    The remaining time is reported once, after a minute or `PAYS` steps, not counting the first
-    steps, which compile. The cost of a step is assumed to be proportional to its pixels.
+    The remaining time is measured without the first steps, which compile. The cost of a step is
+    assumed to be proportional to its pixels.
 
     Args:
         name: Name of the run.
@@ -133,8 +133,8 @@ class Progress:
 
         self._say, self._epochs, self._done = say, epochs, done
         self._begun = self._glanced = self._reported = time.perf_counter()
-        # Start of the measurement, the work done before it, the steps, and whether it was reported.
-        self._start, self._from, self._steps, self._said = self._begun, 0.0, 0, False
+        # Start of the measurement, the work done before it, and the steps.
+        self._start, self._from, self._steps = self._begun, 0.0, 0
         self._bar: Any = tqdm(
             total=sum(images for _, images in epochs),
             initial=done,
@@ -164,11 +164,6 @@ class Progress:
     def show(self, epoch: int, loss: float, accuracy: float) -> None:
         """Show loss and accuracy so far in `epoch`, which counts from 1."""
         figures, left = f"loss {loss:.4f}, accuracy {accuracy:.2%}", self._left()
-        measured = self._steps - WARM_STEPS
-        since = time.perf_counter() - self._start
-        if left is not None and not self._said and (measured >= PAYS or since >= 60):
-            self._said = True
-            self.say(f"measured for {clock(since)}: about {clock(left)} left on this machine")
         ahead = "" if left is None else f", {clock(left)} left"
         if not self._bar.disable:
             self._bar.set_postfix_str(f"epoch {epoch}, {figures}{ahead}")
