@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 import shlex
 import sys
 import warnings
@@ -29,7 +30,7 @@ def test_a_comparison(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", list(sys.path))
     Path("gates_to_compare.py").write_text(own_gate("ChannelScale"), encoding="utf-8")
-    ask = (
+    check = (
         *ASK,
         "--set",
         "images_per_class=8",
@@ -38,6 +39,8 @@ def test_a_comparison(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         "--policy",
         "eca/s1",
     )
+    ask = [word for word in check if word != "--quick"]
+    ask += ["--no-compile", "--set", "phases=((32, 2),)"]
     result = commands.run(*ask, "--json")
     assert result.exit_code == 0, result.output
     made = json.loads(result.stdout)
@@ -79,9 +82,8 @@ def test_a_comparison(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     lines = again.stdout.splitlines()
     assert max(map(len, lines[-10:])) <= 80
     images = summary["test_images"]
-    assert (made["test_images"], made["quick"]) == (images, True)
+    assert (made["test_images"], made["quick"]) == (images, False)
     assert f"lenet5 on {made['data']}, 2 seeds, {images} test images" in lines
-    assert f"Quick check: one epoch, {images} test images. It is not a result." in lines
     assert f"could have shown: {own['could_have_shown']:.2f} points" in again.stdout
     # In another folder it is named, so that the command resumes there.
     assert "--out" not in made["command"]
@@ -91,11 +93,17 @@ def test_a_comparison(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (begun,) = log_of(Path("an other/plain-0"), "run")
     assert begun["command"] == command
 
-    # Without --quick, the same recipe is the same check.
-    typed = [word for word in ask if word != "--quick"]
-    same = ["compile=false", "phases=((32, 1),)"]
-    quick = commands.run(*typed, *(word for each in same for word in ("--set", each)), "--json")
-    assert (quick.exit_code, json.loads(quick.stdout)["quick"]) == (0, True), quick.output
+    # A check claims nothing. Without --quick, the same recipe is the same check.
+    quick = commands.run(*check, "--out", "quick")
+    assert f"Quick check: one epoch, {images} test images. It is not a result." in quick.stdout
+    same = commands.run(*ask[:-1], "phases=((32, 1),)", "--out", "quick", "--json")
+    assert (same.exit_code, json.loads(same.stdout)["quick"]) == (0, True), same.output
+    said = json.loads(commands.run("report", "quick", "--json").stdout)
+    assert (said["paired"], said["by_image"]) == ([], [])
+    assert "a quick check is not a result" in said["no_difference"]
+    assert not Path("quick/compare.svg").exists()
+    for text in (quick.stdout, same.stdout):
+        assert not re.search("shown|verdict|difference|interval|svg", text), text
 
     # More seeds of another recipe would spoil the folder, one after another or at once.
     for more in ((), ("--parallel", "2")):
@@ -180,7 +188,7 @@ def test_runs_of_code_that_was_edited_since_are_refused(
     assert commands.run(*ask).exit_code == 0
     file.write_text(own_gate("HalfScale").replace("0.5", "0.25"), encoding="utf-8")
     del sys.modules["gates_to_edit"]
-    plot = Path("runs/compare-lenet5/compare.svg").stat().st_mtime_ns
+    table = Path("runs/compare-lenet5/compare.json").stat().st_mtime_ns
     trained = ["train", "digits", "--quick", "--set", "images_per_class=8", "--out", str(run)]
     trained += ["--register", "gates_to_edit:HalfScale", "--set", "model=lenet5+half_scale@pre"]
     trained += ["--set", "name=compare"]
@@ -194,7 +202,7 @@ def test_runs_of_code_that_was_edited_since_are_refused(
                 f"error: The run in {run} began with another version of gates_to_edit:HalfScale.\n"
             )
     assert not Path("runs/compare-lenet5/plain-2").exists()
-    assert Path("runs/compare-lenet5/compare.svg").stat().st_mtime_ns == plot
+    assert Path("runs/compare-lenet5/compare.json").stat().st_mtime_ns == table
     # Older runs don't have the version.
     log = (run / "log.jsonl").read_text("utf-8").splitlines()
     header = json.loads(log[0])

@@ -92,7 +92,8 @@ def command(
     Runs with the same seed are paired: they start from the same trunk and see the same batches in
     the same order. The table shows the mean difference from the plain network, with intervals for
     all policies together (Dunnett's test). The folder gets the table as compare.json, a plot as
-    compare.svg, and the runs, for senetzoo report.
+    compare.svg, and the runs, for senetzoo report. With --quick, the table has no differences, and
+    there is no plot.
 
     Running the same command again resumes an interrupted run and skips finished ones; with more
     --seeds or another --policy, it adds runs.
@@ -305,7 +306,11 @@ def table(runs: Sequence[Run], experiment: Experiment, pairs: Sequence[Paired]) 
 def _text(made: Mapping[str, Any], limited: str, folder: Path) -> str:
     from senetzoo.report.paired import ALIKE
 
-    rows = [["variant", "parameters", "accuracy", "difference", "95 % interval", "shown"]]
+    detectable = [row["could_have_shown"] for row in made["variants"] if "difference" in row]
+    head = ["variant", "parameters", "accuracy"]
+    # A quick check has no differences.
+    head += ["difference", "95 % interval", "shown"] if detectable else []
+    rows = [head]
     for row in made["variants"]:
         cells = [cut(row["variant"], 24), f"{row['params']:,}", f"{row['accuracy']:.2f} %"]
         if "difference" in row:
@@ -315,14 +320,16 @@ def _text(made: Mapping[str, Any], limited: str, folder: Path) -> str:
                 "{:+.2f} to {:+.2f}".format(*limits) if limits else "",
                 "yes" if row["shown"] else "no",
             ]
-        rows.append([*cells, *[""] * (6 - len(cells))])
+        rows.append([*cells, *[""] * (len(head) - len(cells))])
     images = f"{made['test_images']:,} test images"
     lines = [
         f"{made['variants'][0]['model']} on {made['data']}, {len(made['seeds'])} seeds, {images}",
         *columns(rows),
-        f"differences from {PLAIN} in points, paired by seed; shown: by Dunnett's test",
     ]
-    detectable = [row["could_have_shown"] for row in made["variants"] if "difference" in row]
+    if detectable:
+        lines.append(
+            f"differences from {PLAIN} in points, paired by seed; shown: by Dunnett's test"
+        )
     if None in detectable:
         lines.append(ALIKE)
     elif detectable:
@@ -335,7 +342,7 @@ def _text(made: Mapping[str, Any], limited: str, folder: Path) -> str:
         [
             *lines,
             *filter(None, [limited]),
-            f"table: {folder / RESULT}, plot: {folder / PLOT}",
+            f"table: {folder / RESULT}" + f", plot: {folder / PLOT}" * bool(detectable),
             f"next: senetzoo report {shlex.quote(str(folder))}",
         ]
     )

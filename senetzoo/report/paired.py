@@ -23,7 +23,7 @@ import torch
 from senetzoo.errors import MissingExtraError
 from senetzoo.eval.predictions import newcombe
 from senetzoo.report.run import Run, by_label, finished
-from senetzoo.runs import TEST
+from senetzoo.runs import TEST, is_quick
 
 _CONFIDENCE, _POWER = 0.95, 0.8
 
@@ -86,10 +86,10 @@ class Paired:
 def paired(runs: Sequence[Run], variants: Sequence[str] = ()) -> list[Paired]:
     """Compare the variants of an experiment with its first; empty if none share two seeds.
 
-    Runs with another recipe than the first variant's are left out.
+    Runs with another recipe than the first variant's and quick checks are left out.
     """
     order = in_order(variants)
-    done = [run for run in finished(runs) if run.header["variant"]]
+    done = [r for r in finished(runs) if r.header["variant"] and not is_quick(r.header)]
     done.sort(key=lambda run: min(order(run.label), order(run.header["variant"])))
     found: dict[str, dict[int, float]] = {}
     for run in done:
@@ -144,6 +144,9 @@ def by_image(runs: Sequence[Run], variants: Sequence[str] = ()) -> tuple[list[By
             continue
         if run.recipe != first.recipe:
             why = "their recipes differ"
+            continue
+        if is_quick(run.header):
+            why = "a quick check is not a result"
             continue
         one, other = run.predictions, first.predictions
         if one is None or other is None:
