@@ -37,7 +37,7 @@ from senetzoo.runs import chose_epoch
 from senetzoo.train import evaluate
 from senetzoo.train.augment import normalize
 from senetzoo.train.experiment import Experiment
-from senetzoo.train.recipe import networks_of
+from senetzoo.train.recipe import default_fields, networks_of
 from senetzoo.train.recipes import RECIPES
 
 report = partial(commands.run, "report")
@@ -246,6 +246,8 @@ def test_names_tell_runs_apart(tmp_path: Path) -> None:
     assert [run.name for run in find(folders)] == ["a/run-0", "b/run-0"]
     assert [run.name for run in find(folders[:1])] == ["run-0"]
     assert [run.name for run in find([tmp_path, folders[0]])] == ["a/run-0", "b/run-0"]
+    other = write_run(tmp_path / "b" / "run-1")
+    assert [run.name for run in find([folders[0], other])] == ["a/run-0", "b/run-1"]
 
 
 def test_a_run_under_way(tmp_path: Path) -> None:
@@ -472,6 +474,9 @@ def test_runs_of_other_recipes_are_neither_pooled_nor_paired(tmp_path: Path) -> 
     names = [f"{name} (recipe {n})" for name in ("plain", "se") for n in (1, 2)]
     assert [each["variant"] for each in found["variants"]] == names
     assert [each["seeds"] for each in found["variants"]] == [[0, 1]] * 4
+    note = next(text for text in page_of(out).words if "baseline" in text)
+    assert note.startswith("The baseline is plain (recipe 1); senetzoo report --baseline chooses")
+    assert "Not paired with the baseline: plain (recipe 2), se (recipe 2);" in note
     (pair,) = found["paired"]
     assert (pair["variant"], pair["baseline"]) == ("se (recipe 1)", "plain (recipe 1)")
     assert pair["interval"] == whole[0]["interval"]
@@ -596,7 +601,8 @@ def test_runs_of_one_seed_are_compared_by_image(tmp_path: Path) -> None:
     seen = page_of(out)
     limits = "{:+.2f} to {:+.2f}".format(*se["interval"])
     assert ["se - plain", "+8.00", limits, "200", "120", "1,000"] in seen.rows
-    assert any("Single runs. The intervals cover" in words for words in seen.words)
+    assert any("the first run's accuracy minus that of the second" in text for text in seen.words)
+    assert any("The intervals cover the choice" in words for words in seen.words)
     assert "| se - plain | +8.00 |" in out.with_suffix(".md").read_text()
 
 
@@ -728,11 +734,13 @@ def test_durations(seconds: float, text: str) -> None:
 
 
 def test_what_differs_between_runs(tmp_path: Path) -> None:
-    recipes = [{"name": "r", "lr": 0.1, "phases": [[32, 8]]}, {"name": "r", "lr": 0.2, "new": 1}]
+    shared = {"name": "r", "crop_scale": [0.08, 1.0], "flip": True}
+    recipes = [{**shared, "lr": 0.1, "phases": [[32, 8]]}, {**shared, "lr": 0.2, "new": 1}]
     for seed, recipe in enumerate(recipes):
         write_run(tmp_path / f"run-{seed}", recipe=recipe, seed=seed)
-    same, differ = page.settings(find([tmp_path]))
+    same, usual, differ = page.settings(find([tmp_path]), default_fields())
     assert ["name", "r"] in same
+    assert usual == [["crop_scale", "0.08, 1.0"], ["flip", "True"]]
     assert ["environment: torch", "2.13.0"] in same
     assert differ == [
         ["seed", "0", "1"],
@@ -740,6 +748,12 @@ def test_what_differs_between_runs(tmp_path: Path) -> None:
         ["phases", "32, 8", ""],
         ["new", "", "1"],
     ]
+    assert report(tmp_path, "--out", tmp_path / "page.html").exit_code == 0
+    html, text = ((tmp_path / f"page.{end}").read_text() for end in ("html", "md"))
+    folded = "<details><summary>Fields of the recipe with their default</summary>"
+    for said in (html, text):
+        before, rest = said.split(folded)
+        assert ("flip" in before, "flip" in rest.partition("</details>")[0]) == (False, True)
 
 
 def test_plots(tmp_path: Path) -> None:
@@ -758,6 +772,14 @@ def test_plots(tmp_path: Path) -> None:
         assert "currentColor" in inked
         assert "#010203" not in inked
     assert len(set(figures.colors(20))) == 20
+    # A single test is a larger dot than those of the training; an epoch is a whole number.
+    (run,) = find([write_run(tmp_path / "short", epochs=1)])
+    loss, *_, norms = *figures.curves([run]), *figures.depth([run])
+    assert [line.get_marker() for line in loss.figure.axes[0].lines][:2] == [".", "o"]
+    for plot in (loss, norms):
+        axes = plot.figure.axes[0]
+        low, high = axes.get_xlim()
+        assert [tick for tick in axes.get_xticks() if low < tick < high] == [1]
 
 
 @pytest.mark.parametrize(

@@ -124,8 +124,9 @@ def write(
     Pictures that only the replaced report has are deleted.
     """
     from senetzoo.report import page
+    from senetzoo.train.recipe import default_fields
 
-    made = page.make(runs, title, comparison, excitations=excitations, recipes=recipes)
+    made = page.make(runs, title, comparison, excitations, recipes, default_fields())
     pictures, beside = out.with_name(f"{out.stem}-figures"), out.with_suffix(".md")
     text, drawn = page.markdown(made, pictures.name)
     files = {pictures / name: content for name, content in drawn.items()}

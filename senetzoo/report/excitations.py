@@ -136,6 +136,7 @@ def _by_channel(
         axes.plot(channels, mean.tolist(), color=color, lw=1.1)
     axes.set_ylim(0, excitation.top)
     axes.set_xlabel("channel")
+    axes.set_ylabel("excitation")
 
 
 def _distribution(found: Sequence[Excitation], axes: Any) -> None:

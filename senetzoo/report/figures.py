@@ -111,8 +111,9 @@ def curves(runs: Sequence[Run]) -> list[Plot]:
                     values.setdefault(epoch, []).append(factor * value)
                 epochs = sorted(values)
                 mean = [statistics.mean(values[epoch]) for epoch in epochs]
-                marker = "." if len(epochs) < 8 else ""
-                axes.plot(epochs, mean, style, color=color, marker=marker, lw=1.4)
+                # A single test has no line that would set it apart from the dashed one.
+                marker = ("." if style == "--" else "o") * (len(epochs) < 8)
+                axes.plot(epochs, mean, style, color=color, marker=marker, markersize=4, lw=1.4)
                 if len(own) > 1:
                     low, high = ([end(values[epoch]) for epoch in epochs] for end in (min, max))
                     axes.fill_between(epochs, low, high, color=color, alpha=0.18, lw=0)
@@ -279,7 +280,7 @@ def plot(
         axes: Axes = figure.add_subplot()
         draw(axes)
         if whole:
-            axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+            axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
         svg = alone = _svg(figure, name)
         if legend:
             _add_legend(figure, legend)

@@ -6,7 +6,7 @@ import base64
 import io
 import itertools
 import statistics
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -33,9 +33,9 @@ def make(
     runs: Sequence[Run],
     title: str,
     comparison: Differences,
-    *,
-    excitations: Sequence[ExcitationSection] = (),
-    recipes: str = "",
+    excitations: Sequence[ExcitationSection],
+    recipes: str,
+    defaults: Mapping[str, object],
 ) -> dict[str, Any]:
     """The content of a report, for `html` and `markdown`.
 
@@ -45,13 +45,14 @@ def make(
         comparison: How the runs compare.
         excitations: Excitations of some of the runs.
         recipes: What is said of runs with different recipes.
+        defaults: Values of recipes that are shown apart.
     """
     names = runs[0].classes
     begun = [run for run in runs if run.epochs]
     drawn = figures.lines(begun)
     matrices = figures.confusions(runs)
     legend = list(zip(drawn, figures.colors(len(drawn)), strict=True))
-    same, differ = settings(runs)
+    same, usual, differ = settings(runs, defaults)
     return {
         "title": title,
         "names": names,
@@ -75,6 +76,7 @@ def make(
         "gradients": figures.depth(runs),
         "excitations": excitations,
         "same": Table(["same in all runs", ""], same),
+        "usual": Table(["", ""], usual),
         "differ": Table(["", *(run.name for run in runs)], differ),
         "runs": [
             {
@@ -97,6 +99,9 @@ def _notes(runs: Sequence[Run], part: str, comparison: Differences) -> dict[str,
     kept = f"{final}, or of {best} if its recipe keeps that"
     if len(keep) in (0, len(runs)):
         kept = best if keep else f"{final}, not of its best epoch"
+    pairs, left = comparison.paired, by_label(finished(runs))
+    for label in (label for pair in pairs for label in (pair.first, pair.name)):
+        left.pop(label, None)
     chose = any(run.end is not None and tested(run.end) == "validation" for run in keep)
     data = ", ".join(dict.fromkeys(str(run.header["data"]["name"]) for run in runs))
     return {
@@ -105,16 +110,24 @@ def _notes(runs: Sequence[Run], part: str, comparison: Differences) -> dict[str,
         f"interval covers the choice of {part} images only, not the spread between seeds. senetzoo "
         "measures the training accuracy during the last epoch, on augmented images, so it can be "
         f"below the {part} accuracy." + f" {chose_epoch('The validation images')}" * chose,
-        "paired": "Runs with the same seed start from the same trunk and see the same batches. "
-        "Could have shown: the smallest true difference that these seeds show in four cases of "
-        "five." + f" {ALIKE}" * any(pair.alike for pair in comparison.paired),
-        "by_image": "Single runs. The intervals cover the choice of images, not the spread between "
+        "paired": f"The baseline is {pairs[0].first if pairs else ''}; senetzoo report --baseline "
+        "chooses another. Runs with the same seed start from the same trunk and see the same "
+        "batches. Could have shown: the smallest true difference that these seeds show in four "
+        "cases of five."
+        + f" {ALIKE}"
+        * any(pair.alike for pair in pairs)
+        + f" Not paired with the baseline: {', '.join(left)}; that takes a variant with its recipe "
+        "and two of its seeds." * bool(left),
+        "by_image": "Single runs. Each row is the first run's accuracy minus that of the second, "
+        "the baseline, on the same images: only those that one of them gets right and the other "
+        "wrong make a difference. The intervals cover the choice of images, not the spread between "
         "seeds, so they do not show which network is better: senetzoo compare trains several seeds "
         "of each.",
         "bands": "Lines: the mean over a variant's seeds; bands: their range.",
         "fluctuation": f"How much the {part} accuracy changes from one tested epoch to the next in "
         "the second half of a run, in points.",
         "classes": f"{part.capitalize()} accuracy in % by class.",
+        "usual": "Fields of the recipe with their default",
         "gradients": "The norm of the gradient of each part, averaged over the steps of an epoch; "
         "of several seeds, the first one.",
     }
@@ -361,19 +374,24 @@ def confusions(run: Run, count: int = 10) -> list[tuple[str, str, int, int]]:
     return sorted(pairs, key=lambda pair: -pair[2])[:count]
 
 
-def settings(runs: Sequence[Run]) -> tuple[list[list[str]], list[list[str]]]:
+def settings(
+    runs: Sequence[Run], defaults: Mapping[str, object]
+) -> tuple[list[list[str]], list[list[str]], list[list[str]]]:
     """The settings that all runs share and those that differ: recipe, environment and model.
 
     Returns:
-        Rows of a field and its value, and rows of a field and its value in each run.
+        Rows of a field and its value, the same for fields with their default, and rows of a field
+        and its value in each run.
     """
     every = [flat(run) for run in runs]
     rows = [
         [name, *(fields.get(name, "") for fields in every)]
         for name in dict.fromkeys(name for fields in every for name in fields)
     ]
-    same = [row[:2] for row in rows if len(set(row[1:])) == 1]
-    return same, [row for row in rows if len(set(row[1:])) > 1]
+    same = [row[:2] for row in rows if row[1] and len(set(row[1:])) == 1]
+    usual = [row for row in same if row[0] in defaults and row[1] == _text(defaults[row[0]])]
+    differ = [row for row in rows if len(set(row[1:])) > 1]
+    return [row for row in same if row not in usual], usual, differ
 
 
 def flat(run: Run) -> dict[str, str]:

@@ -166,9 +166,12 @@ def find(paths: Sequence[Path]) -> list[Run]:
 
 
 def _names(folders: Iterable[Path]) -> list[str]:
-    """A short name for each folder: enough of its last path components to be unique."""
+    """A short name for each folder: enough of its last path components to be unique.
+
+    If the folders aren't in one, the names say in which they are.
+    """
     paths = [folder.resolve().parts for folder in folders]
-    depth = 1
+    depth = 1 + (len({path[:-1] for path in paths}) > 1)
     while len({path[-depth:] for path in paths}) < len({*paths}) and depth < 20:
         depth += 1
     return [printable("/".join(path[-depth:])) for path in paths]
