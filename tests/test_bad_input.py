@@ -302,13 +302,11 @@ COMMANDS: list[tuple[list[str], str]] = [
     (["weights", "verify", "resnet18"], NO_WEIGHTS),
     (["predict", "cat.jpg", "--model", "resnet18"], NO_WEIGHTS),
     (["train", "digit"],
-     "There is no recipe 'digit'.\nDid you mean 'digits'?"),
-    (["train", "zzz"],
-     "There is no recipe 'zzz'.\nThe recipes are digits, cifar_small, cifar10_resnet, "
+     "There is no recipe 'digit'.\nThe recipes are digits, cifar_small, cifar10_resnet, "
      "cifar10_four_nets, cifar10_stem, cifar10_at_224, cifar10_noisy_train, cifar10_depth, "
      "flowers_small, flowers_depth, flowers_key_drop, imagenet_rsb_a3, imagenet_se, "
      "ablation_positions, ablation_gates, ablation_reduction, ablation_stages, "
-     "cifar100_attention."),
+     "cifar100_attention.\nDid you mean 'digits'?"),
     (["train", "digits", "--set", "modle=lenet5"],
      "The recipe has no option 'modle'.\nDid you mean 'model'?"),
     (["train", "digits", "--set", "batch"], "--set got 'batch'.\nIt takes key=value.\n"

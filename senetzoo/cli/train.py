@@ -341,6 +341,7 @@ def find(name: str) -> Experiment:
     if name not in RECIPES:
         raise ConfigError(
             f"There is no recipe {name!r}.",
-            nearest(name, RECIPES) or f"The recipes are {', '.join(RECIPES)}.",
+            f"The recipes are {', '.join(RECIPES)}.",
+            nearest(name, RECIPES),
         )
     return RECIPES[name]
