@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, TypeVar
 import torch
 from torch import Tensor, nn
 
-from senetzoo.errors import ConfigError, PolicyError, nearest
+from senetzoo.errors import ConfigError, PolicyError, first_line, nearest
 from senetzoo.gates import GATES
 from senetzoo.gates.common import GateModule
 from senetzoo.models.own import family_of
@@ -90,8 +90,8 @@ def register(kind: type[ModuleT], *, name: str | None = None) -> type[ModuleT]:
     same = old is not None and path_of(old.kind) == path_of(kind)
     if (name in taken or name == "none") and not same:
         raise ConfigError(
-            f"{kind.__name__} can't be called {name!r}.",
-            "The name is taken.",
+            f"{path_of(kind)} can't be called {name!r}.",
+            f"The name is taken by {path_of(old.kind)}." if old else "The name is taken.",
             f'Rename the class, or type: senetzoo.register({kind.__name__}, name="my_{name}")',
         )
     if not form.fullmatch(name):
@@ -162,7 +162,14 @@ class OwnGateModule(GateModule):
 
     def __init__(self, spec: OwnGate, site: Site) -> None:
         super().__init__(spec, site)
-        self.gate = spec.module(site.channels, **spec.options())
+        try:
+            self.gate = spec.module(site.channels, **spec.options())
+        except Exception as error:  # code of others can raise anything
+            raise PolicyError(
+                f"The gate {spec.text()} can't be built for {site.channels} channels.",
+                f"Python says: {type(error).__name__}: {first_line(error)}.",
+                f"Change the option, or the constructor of {path_of(spec.module)}",
+            ) from error
 
     def forward(self, x: Tensor) -> Tensor:
         maps = self.turned(x)

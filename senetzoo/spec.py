@@ -120,7 +120,7 @@ def policy(text: str) -> Policy:
     Raises:
         PolicyError: The text isn't a policy; the message quotes the position of the error.
     """
-    return parse(text, GATES)
+    return parse(text, GATES) if isinstance(text, str) else as_policy(text)
 
 
 def as_policy(value: Policy | str) -> Policy:

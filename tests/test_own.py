@@ -266,6 +266,37 @@ def test_what_a_gate_must_return(returned: str, said: str) -> None:
         model(torch.randn(1, 1, 32, 32))
 
 
+def test_a_gate_that_fails_is_found_before_the_first_run(module: str, tmp_path: Path) -> None:
+    file = Path(f"{module}.py")
+    text = file.read_text("utf-8")
+    ask = ("compare", "--model", "lenet5", "--policy", f"{module}:ChannelScale", "--data", "digits")
+    for old, new, said in (
+        ("return x *", "return x[:, :0].reshape(3) *", "Python says: RuntimeError: shape '[3]'"),
+        ("return x * self.factor", "return None", "into a NoneType"),
+        (
+            "super().__init__()",
+            "pass",
+            "can't be built for 6 channels.\nPython says: AttributeError",
+        ),
+    ):
+        file.write_text(text.replace(old, new), encoding="utf-8")
+        sys.modules.pop(module, None)
+        importlib.invalidate_caches()
+        done = commands.run(*ask, "--quick", "--out", str(tmp_path / "out"))
+        assert done.exit_code == 2
+        assert said in done.stderr
+        assert not (tmp_path / "out").exists()
+
+
+def test_two_classes_of_one_name() -> None:
+    class Second(ChannelScale):
+        """Another class."""
+
+    senetzoo.register(ChannelScale)
+    with pytest.raises(ConfigError, match=r"The name is taken by test_own:ChannelScale\."):
+        senetzoo.register(Second, name="channel_scale")
+
+
 def test_a_whole_number_is_a_number() -> None:
     """The gate's own code gets the float that it declared."""
     senetzoo.register(ChannelScale)
@@ -284,6 +315,8 @@ def test_a_class_is_no_policy(module: str) -> None:
     """What to type instead, in Python and on the command line."""
     senetzoo.register(ChannelScale)
     for given in (ChannelScale, ChannelScale(16)):
+        with pytest.raises(PolicyError, match="isn't a policy, but a module"):
+            senetzoo.policy(given)  # type: ignore[arg-type]
         for asked in (
             lambda given=given: senetzoo.create("resnet20", policy=given),
             lambda given=given: senetzoo.SE() + given,

@@ -32,7 +32,7 @@ from senetzoo.cli.train import (
     set_threads,
     train_all,
 )
-from senetzoo.errors import ConfigError, MissingExtraError
+from senetzoo.errors import ConfigError, MissingExtraError, SenetzooError, first_line
 from senetzoo.runs import is_quick
 
 if TYPE_CHECKING:
@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from senetzoo.policies.algebra import Gate
     from senetzoo.report.paired import Paired
     from senetzoo.report.run import Run
+    from senetzoo.spec import ModelSpec
     from senetzoo.train.experiment import Experiment
     from senetzoo.train.parallel import Asked
 
@@ -200,6 +201,7 @@ def compared(
     """
     import torch
 
+    from senetzoo.own import names_in, paths
     from senetzoo.spec import gates_of
     from senetzoo.train.experiment import Experiment
     from senetzoo.train.recipes import COMPARE
@@ -222,8 +224,11 @@ def compared(
         variants[name] = {"model": with_policy(model, policy)}
     gates: dict[str, dict[Site, Gate]] = {}
     for (name, changed), over in zip(variants.items(), (None, *policies), strict=True):
+        spec = config(changed["model"])
         with torch.device("meta"):  # to fail before the first run if a policy doesn't fit
-            built = config(changed["model"]).build(seed=0)
+            built = spec.build(seed=0)
+        if paths(names_in(spec)):
+            _try(spec, name)
         own = gates_of(built)
         if own != config(model).merged(over).policy.resolve(built.sites()):
             raise ConfigError(
@@ -247,6 +252,23 @@ def compared(
         seeds=tuple(range(seeds)),
         quick=base.quick,
     )
+
+
+def _try(spec: ModelSpec, variant: str) -> None:
+    """Run a network with gates of the user's own once, before other variants are trained."""
+    import torch
+
+    side = spec.config.input_size
+    try:
+        spec.build(seed=0)(torch.zeros(2, spec.config.in_chans, side, side))
+    except SenetzooError:
+        raise
+    except Exception as error:  # code of others can raise anything
+        raise ConfigError(
+            f"The variant {variant} fails on a batch of two images.",
+            f"Python says: {type(error).__name__}: {first_line(error)}.",
+            "Change the gate's forward, or its options",
+        ) from error
 
 
 def _base(data: str | None) -> Experiment:
@@ -288,7 +310,7 @@ def table(runs: Sequence[Run], experiment: Experiment, pairs: Sequence[Paired]) 
                     if pair.alike
                     else [round(limit, 4) for limit in pair.interval],
                     "differences": [round(value, 4) for value in pair.differences],
-                    "p": round(pair.p, 6),
+                    "p": round(pair.p, 4),
                     "shown": pair.differs,
                     "verdict": pair.verdict or "difference shown",
                     "could_have_shown": None if pair.alike else round(pair.detectable, 4),
@@ -328,7 +350,8 @@ def _text(made: Mapping[str, Any], limited: str, folder: Path) -> str:
     ]
     if detectable:
         lines.append(
-            f"differences from {PLAIN} in points, paired by seed; shown: by Dunnett's test"
+            f"differences from {PLAIN} in points, paired by seed; intervals: of "
+            f"{'Dunnett' if len(detectable) > 1 else 'Student'}'s test"
         )
     if None in detectable:
         lines.append(ALIKE)

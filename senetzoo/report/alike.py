@@ -63,7 +63,8 @@ def _versions(runs: Sequence[Run]) -> list[Run]:
         names = sorted(_differ([*codes.values()]))
         for run in alike:
             own = [codes[run.folder][name][:6] for name in names if name in codes[run.folder]]
-            found[run.folder] = dataclasses.replace(run, code=" ".join(own))
+            name = f"{run.name} (code {' '.join(own)})" if own else run.name
+            found[run.folder] = dataclasses.replace(run, code=" ".join(own), name=name)
     return [found[run.folder] for run in runs]
 
 

@@ -102,6 +102,12 @@ def _notes(runs: Sequence[Run], part: str, comparison: Differences) -> dict[str,
     pairs, left = comparison.paired, by_label(finished(runs))
     for label in (label for pair in pairs for label in (pair.first, pair.name)):
         left.pop(label, None)
+    interval = "The intervals are those of Student's paired test."
+    if len(pairs) > 1:
+        interval = (
+            "The intervals are Dunnett's: joint for all variants, with one standard deviation of "
+            "the noise, estimated from all runs, so they change with the variants."
+        )
     chose = any(run.end is not None and tested(run.end) == "validation" for run in keep)
     data = ", ".join(dict.fromkeys(str(run.header["data"]["name"]) for run in runs))
     return {
@@ -112,8 +118,8 @@ def _notes(runs: Sequence[Run], part: str, comparison: Differences) -> dict[str,
         f"below the {part} accuracy." + f" {chose_epoch('The validation images')}" * chose,
         "paired": f"The baseline is {pairs[0].first if pairs else ''}; senetzoo report --baseline "
         "chooses another. Runs with the same seed start from the same trunk and see the same "
-        "batches. Could have shown: the smallest true difference that these seeds show in four "
-        "cases of five."
+        f"batches. {interval} Could have shown: the smallest true difference that these seeds show "
+        "in four cases of five, with noise as in these runs."
         + f" {ALIKE}"
         * any(pair.alike for pair in pairs)
         + f" Not paired with the baseline: {', '.join(left)}; that takes a variant with its recipe "

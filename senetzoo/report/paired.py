@@ -44,8 +44,8 @@ class Paired:
             comparison contain their true differences. Infinite if the differences of each variant
             are equal, which doesn't show that their noise is 0.
         p: Two-sided p-value, adjusted in the same way; then 1.
-        detectable: Smallest true difference that the comparison shows with a power of 80 %; then
-            infinite.
+        detectable: Smallest true difference that the comparison shows with a power of 80 %, if the
+            noise is as estimated; then infinite.
     """
 
     name: str
@@ -225,7 +225,7 @@ def against(values: Mapping[str, Mapping[int, float]]) -> list[Paired]:
         return []
     try:
         from scipy.optimize import brentq
-        from scipy.stats import multivariate_t, t
+        from scipy.stats import multivariate_t, nct, t
     except ImportError as error:
         raise MissingExtraError("A report of paired runs", "scipy", "train") from error
 
@@ -242,23 +242,27 @@ def against(values: Mapping[str, Mapping[int, float]]) -> list[Paired]:
     scale = np.sqrt(np.diag(covariance))
     joint: Any = multivariate_t(shape=covariance / np.outer(scale, scale), df=freedom)
 
-    def inside(limit: float) -> float:
-        """Probability that all variants without an effect are within `limit` of 0."""
+    def inside(limit: float, points: int = 1000 * len(shared)) -> float:
+        """Probability that all variants without an effect are within `limit` of 0.
+
+        With 50,000 points, its error is below 1e-5 for a dozen variants.
+        """
         if len(shared) == 1:
             return 1.0 - 2.0 * float(t.sf(limit, freedom))
         ends = np.full(len(shared), limit)
-        return float(joint.cdf(ends, lower_limit=-ends, random_state=0))
+        return float(joint.cdf(ends, lower_limit=-ends, maxpts=points, random_state=0))
 
     ceiling = float(t.ppf(1 - (1 - _CONFIDENCE) / 2 / len(shared), freedom))  # Bonferroni
     limit = brentq(lambda x: inside(x) - _CONFIDENCE, ceiling / 4, 1.01 * ceiling)
+    # In units of a mean difference's standard error; the other sign is never shown with this power.
+    power = brentq(lambda x: float(nct.sf(limit, freedom, x)) - _POWER, 0.0, 10 * limit)
     found = []
     for (name, seeds), size in zip(shared.items(), scale, strict=True):
         differences = tuple(values[name][seed] - base[seed] for seed in seeds)
         mean, scaled = statistics.mean(differences), (spread or math.inf) * float(size)
-        p = max(0.0, 1.0 - inside(abs(mean) / scaled))
+        p = max(0.0, 1.0 - inside(abs(mean) / scaled, 50_000))
         low, high = mean - limit * scaled, mean + limit * scaled
-        detectable = (limit + float(t.ppf(_POWER, freedom))) * scaled
-        found.append(Paired(name, first, seeds, differences, (low, high), p, detectable))
+        found.append(Paired(name, first, seeds, differences, (low, high), p, power * scaled))
     return found
 
 
