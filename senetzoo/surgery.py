@@ -25,7 +25,7 @@ from senetzoo.policies.explain import Explanation, explain_model
 from senetzoo.policies.foreign.hooks import remembered
 from senetzoo.policies.foreign.sitemap import SiteMap
 from senetzoo.spec import ModelSpec, as_policy, check_seed
-from senetzoo.zoo import config
+from senetzoo.zoo import described
 
 
 @checks_options
@@ -99,12 +99,12 @@ def explain(
     """
     if isinstance(network, nn.Module):
         return _explain_module(network, policy, sites, size, layers)
-    spec = network if isinstance(network, ModelSpec) else config(network)
+    spec, known = (network, None) if isinstance(network, ModelSpec) else described(network)
     name = spec.name if isinstance(network, ModelSpec) else str(network)
     spec = spec.merged(policy)
     with torch.device("meta"):
         model = spec.build(seed=0)
-    image = _image(model, size)
+    image = _image(model, known.size if size is None and known is not None else size)
     return explain_model(model, model.sites(), image, name, spec.policy, by_layer=layers)
 
 

@@ -35,8 +35,18 @@ def config(reference: ModelName | str | Path) -> ModelSpec:
         PolicyError: The policy can't be parsed.
         WeightsError: There is no such folder or repository.
     """
+    return described(reference)[0]
+
+
+def described(reference: ModelName | str | Path) -> tuple[ModelSpec, Preprocessing | None]:
+    """The spec of a network, as `config` returns it, and its weights' preprocessing if known."""
     _require_network(reference)
-    return find(reference)[0] if is_saved(reference) else spec_of(reference)  # type: ignore[arg-type]
+    if is_saved(reference):
+        spec, trained = find(reference)
+        return spec, None if trained is None else trained.preprocessing
+    base, tag, _ = split(reference)  # type: ignore[arg-type]
+    known = None if tag is None else manifest.find(base, tag)[1].preprocessing
+    return spec_of(reference), known  # type: ignore[arg-type]
 
 
 @checks_options

@@ -13,6 +13,7 @@ import torch
 from support import commands
 from torch import Tensor, nn
 
+import senetzoo
 from senetzoo._utils.environment import cpu_flags, processor
 from senetzoo.bench import candidates
 from senetzoo.bench.candidates import find_names
@@ -60,6 +61,17 @@ def test_json() -> None:
     assert row["latency_ms"]["median"] == pytest.approx(sum(milliseconds) / 2, abs=1e-3)
     assert row["images_per_second"] == pytest.approx(2000 / row["latency_ms"]["median"])
     assert row["peak_memory_bytes"] > 4 * 274_847
+
+
+@pytest.mark.parametrize("network", ["resnet20", "se_resnet20"])
+def test_a_saved_network_has_the_size_of_its_preprocessing(network: str, tmp_path: Path) -> None:
+    senetzoo.save(senetzoo.create(network, seed=0), tmp_path, preprocessing={"size": 24})
+    for reference in (str(tmp_path), f"{tmp_path}+eca@pre"):
+        (speed,) = report_of("--model", reference, "--batch", "1", *QUICK)["speed"]
+        assert speed["results"][0]["image"] == [3, 24, 24]
+        assert senetzoo.explain(reference).size == 24
+        assert senetzoo.explain(senetzoo.load(reference)).size == 24
+        assert senetzoo.explain(reference, size=40).size == 40
 
 
 def test_several_networks_over_several_settings() -> None:

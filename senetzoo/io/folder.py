@@ -102,7 +102,8 @@ def read(folder: Path) -> Trained:
         return opened(folder / CONFIG, str(folder), fetch)
     # Runs of version 0.1.0 have no config.json.
     spec, preprocessing, classes = _network_of_0_1(folder)
-    return Trained(spec, _reader(str(folder), fetch, "", classes, preprocessing))
+    load = _reader(str(folder), fetch, "", classes, preprocessing)
+    return Trained(spec, load, preprocessing)
 
 
 def opened(config: Path, tag: str, fetch: Callable[[str], Read]) -> Trained:
@@ -120,7 +121,7 @@ def opened(config: Path, tag: str, fetch: Callable[[str], Read]) -> Trained:
         spec = described(about)
     classes, sha256 = about.classes or (), about.weights.sha256
     load = _reader(tag, fetch, sha256, classes, about.preprocessing, about.own_versions)
-    return Trained(spec, load, about.temperature, about.reject_below)
+    return Trained(spec, load, about.preprocessing, about.temperature, about.reject_below)
 
 
 def _reader(

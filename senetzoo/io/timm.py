@@ -297,7 +297,7 @@ def opened(
             tag, origin, sha256, labels, adapted=adapted, pinned="", preprocessing=known
         )
 
-    return Trained(spec, load)
+    return Trained(spec, load, known)
 
 
 def _read(raw: object, kind: type) -> object:

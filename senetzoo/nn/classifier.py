@@ -211,8 +211,9 @@ class Classifier(Trunk):
 
     @property
     def input_size(self) -> int:
-        """Image size in pixels that this variant of the network is meant for."""
-        return self._config.input_size
+        """Image size in pixels of the weights' preprocessing, or that the variant is meant for."""
+        known = None if self.load_report is None else self.load_report.preprocessing
+        return self._config.input_size if known is None else known.size
 
     @property
     def min_size(self) -> int:

@@ -24,7 +24,7 @@ from senetzoo.runs import REMEDY, is_run
 from senetzoo.spec import ModelSpec, as_policy, split
 from senetzoo.train import checkpoint
 from senetzoo.weights import cache, convert, download, manifest, unpack
-from senetzoo.zoo import before_policy, build, config, find, is_saved
+from senetzoo.zoo import before_policy, config, find, is_saved
 
 START, ORIGIN = "start", "start.json"
 """Names in the run's folder: the initial network if it comes from a weights file, and the
@@ -170,7 +170,7 @@ def choose(
     spec, trained = find(reference)
     if trained is None:
         raise WeightsError(f"There are no weights of {reference}.")
-    known = _preprocessing(spec, reference)
+    known = (trained.preprocessing or usual(spec.config.input_size)).for_channels(3)
     stem = ""
     if spec.config.small and side > SMALL and isinstance(spec.config.stem, Stem):
         # Photographs need a stem that downsamples them.
@@ -201,17 +201,6 @@ def fetch(model: str) -> None:
         remedy += "; or leave" if remedy else "Leave"
         remedy += f" out --model: fine-tuning then starts from {EMBEDDED}, which is in the package"
         raise WeightsError(asked, true, remedy) from error
-
-
-def _preprocessing(spec: ModelSpec, reference: str) -> Preprocessing:
-    """Preprocessing of the weights of `reference`, for three channels."""
-    if not is_saved(reference):
-        base, tag, _ = split(reference)
-        return manifest.find(base, tag)[1].preprocessing.for_channels(3)
-    report = build(*find(reference), seed=0).load_report
-    if report is not None and report.preprocessing is not None:
-        return report.preprocessing.for_channels(3)
-    return usual(spec.config.input_size)
 
 
 def _features(spec: ModelSpec) -> int:

@@ -165,11 +165,13 @@ class Trained:
     """Trained weights of the network `spec`, to be loaded.
 
     `read` returns their tensors under our names and a load report. It is called once, with a
-    network of `spec` if there is one already. `temperature` and `reject_below` are the network's.
+    network of `spec` if there is one already. `preprocessing`, `temperature` and `reject_below` are
+    the network's.
     """
 
     spec: ModelSpec
     read: Callable[[Classifier | None], tuple[Mapping[str, Tensor], LoadReport]]
+    preprocessing: Preprocessing | None = None
     temperature: float = 1.0
     reject_below: float | None = None
 
@@ -197,7 +199,7 @@ def published(spec: ModelSpec, tag: str | None) -> Trained:
             preprocessing=weight.preprocessing,
         )
 
-    return Trained(trained, read)
+    return Trained(trained, read, weight.preprocessing)
 
 
 def read_file(path: Path, candidates: Sequence[ModelSpec]) -> Trained:
@@ -230,7 +232,7 @@ def read_file(path: Path, candidates: Sequence[ModelSpec]) -> Trained:
         state, digest = read(path)
         return state, LoadReport(path.name, "file", digest, pinned="", preprocessing=stated)
 
-    return Trained(_spec_of_file(path, about, shapes, candidates), state_of)
+    return Trained(_spec_of_file(path, about, shapes, candidates), state_of, stated)
 
 
 def _spec_of_file(
