@@ -463,7 +463,9 @@ def deployed(
     Image.fromarray(deep).save(folder / "16.png")
     Image.fromarray(deep.astype(np.int32)).save(folder / "32.tif")
     Image.fromarray(deep.astype(np.float32) / 65535).save(folder / "float.tif")
-    more = ("turned.jpg", "alpha.png", "gray.png", "16.png", "32.tif", "float.tif")
+    turned.resize((20, 2001)).save(folder / "long.png")
+    Image.new("1", (13_000, 12_000)).save(folder / "large.png")
+    more = ("turned.jpg", "alpha.png", "gray.png", "16.png", "32.tif", "float.tif", "long.png")
     return folder, model, [*paths, *(folder / name for name in more)]
 
 
@@ -489,7 +491,7 @@ def test_the_program_gives_the_answers_of_predict(
     names = [path.name for path in paths]
     (folder / "broken.jpg").write_bytes(paths[0].read_bytes()[:900])
     (folder / "empty.jpg").write_bytes(b"")
-    bad = ["broken.jpg", "empty.jpg", "missing.jpg"]
+    bad = ["broken.jpg", "empty.jpg", "missing.jpg", "large.png"]
     done = subprocess.run(
         [sys.executable, "-c", block, *bad, *names],
         capture_output=True,
@@ -517,6 +519,8 @@ def test_the_server_gives_the_same_answers(
     deployed: tuple[Path, Classifier, list[Path]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder, model, paths = deployed
+    large = (folder / "large.png").read_bytes()
+    unread = "These {} bytes are not an image, not all of one, or one too large"
     monkeypatch.chdir(folder)
     monkeypatch.syspath_prepend(str(folder))
     for name in ("serve", "classify"):
@@ -531,7 +535,8 @@ def test_the_server_gives_the_same_answers(
         with urllib.request.urlopen(address, timeout=60) as answer:
             assert json.load(answer)["classes"] == list(model.classes)
         for content, text in (
-            (b"no image", "These 8 bytes are not an image, or not all of one"),
+            (b"no image", unread.format(8)),
+            (large, unread.format(len(large))),
             (b"", usage := "POST the bytes of one image, with Content-Length"),
         ):
             with pytest.raises(urllib.error.HTTPError) as error:
