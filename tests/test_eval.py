@@ -4,6 +4,7 @@ import csv
 import json
 import math
 import re
+import shutil
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -119,6 +120,22 @@ def test_accuracy_of_a_known_answer(colors: Path, batch: int) -> None:
     assert whole.interval == wilson(5, 8)
     assert sum(counts) == 8
     assert model.training  # put back as it was
+
+
+def test_a_class_may_have_no_images_unless_for_training(colors: Path, published: str) -> None:
+    (colors / "green").mkdir()
+    found = json.loads(run(published, colors, "--json").stdout)
+    sizes = {row["name"]: row["images"] for row in found["classes"]}
+    assert (found["images"], sizes) == (8, {"red": 5, "green": 0, "blue": 3})
+    recalls = [row["right"] / row["images"] for row in found["classes"] if row["images"]]
+    assert found["balanced_accuracy"] == pytest.approx(sum(recalls) / 2, abs=1e-6)
+    assert run(published, colors).exit_code == 0
+    for opened in (senetzoo.data.open, senetzoo.data.open_splits):
+        with pytest.raises(DataError, match=r"The class 'green' of .* has no images"):
+            opened(colors)
+    shutil.rmtree(colors / "red")
+    shutil.rmtree(colors / "blue")
+    assert run(published, colors).stderr.startswith(f"error: {colors} has no images.\n")
 
 
 def test_class_folders_may_lie_under_test(colors: Path, tmp_path: Path) -> None:

@@ -126,13 +126,16 @@ def _size(path: Path) -> int:
         return 0
 
 
-def read_image_folder(path: str | Path, classes: Sequence[str] | None = None) -> LabeledFiles:
+def read_image_folder(
+    path: str | Path, classes: Sequence[str] | None = None, *, allow_empty: bool = False
+) -> LabeledFiles:
     """List a folder with one folder of images per class; hidden files and folders are ignored.
 
     Args:
         path: The folder.
         classes: Class names in the order of their labels; None for the sorted names of the
             folders, sorted numerically if all are numbers.
+        allow_empty: Whether a class may have no images.
 
     Raises:
         DataError: There is no folder, a folder isn't one of `classes`, or a class has no images.
@@ -163,7 +166,7 @@ def read_image_folder(path: str | Path, classes: Sequence[str] | None = None) ->
     labels: list[int] = []
     for label, name in enumerate(names):
         files, others = image_files(root / folders.get(same(name), name))
-        if not files:
+        if not files and not allow_empty:
             raise DataError(
                 f"The class {name!r} of {root} has no images.",
                 "Images are recognized by their suffix: .jpg, .png and others that Pillow reads.",

@@ -39,6 +39,7 @@ def open(
     kind: Kind | None = None,
     held_out: float = 0.0,
     seed: int = 0,
+    allow_empty: bool = False,
 ) -> Images:
     """Open labeled images.
 
@@ -60,6 +61,7 @@ def open(
         held_out: Fraction of the training images, or of all, to hold out as ``"val"`` if the source
             has none (`hold_out`); 0 for none.
         seed: Seed of the held-out images.
+        allow_empty: Whether a folder of a class may have no images, if nothing is held out.
 
     Raises:
         DataError: The source is missing, has no such split, or can't be read.
@@ -68,7 +70,7 @@ def open(
     readers = (
         _given(open_splits(where, kind=kind, held_out=held_out, seed=seed))
         if held_out
-        else _readers(where, kind)
+        else _readers(where, kind, allow_empty)
     )
     wanted: tuple[Split, ...] = (split,) if split is not None else ("test", "val", "all", "train")
     there = [name for name in wanted if name in readers]
@@ -164,7 +166,7 @@ def _read(readers: _Readers, split: Split) -> Images:
     return images
 
 
-def _readers(where: str | Path, kind: Kind | None) -> _Readers:
+def _readers(where: str | Path, kind: Kind | None, allow_empty: bool = False) -> _Readers:
     """A function that reads each split of a source."""
     kind = kind or kind_of(where)
     path = user_path(where)
@@ -184,10 +186,11 @@ def _readers(where: str | Path, kind: Kind | None) -> _Readers:
     if kind == "hub":
         where = str(where).removeprefix(HUB)
         return {split: partial(hub.load, where, split) for split in hub.splits(where)}
-    folders = split_folders(path)
-    if not folders:
-        return {"all": lambda: read_image_folder(path)}
-    return {split: partial(read_image_folder, folders[split]) for split in folders}
+    folders: dict[Split, Path] = split_folders(path) or {"all": path}
+    return {
+        split: partial(read_image_folder, folder, allow_empty=allow_empty)
+        for split, folder in folders.items()
+    }
 
 
 def _given(parts: Mapping[Split, Images]) -> _Readers:

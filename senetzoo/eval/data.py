@@ -90,7 +90,7 @@ def read_images(
     """
     if not outputs:
         raise ConfigError(*NO_CLASSIFIER)
-    images, bad = readable(sources.open(local(where), part))
+    images, bad = readable(sources.open(local(where), part, allow_empty=True))
     for problem in bad:
         say_once(f"left out: {problem.file}: {problem.detail}")
     own = images.classes
