@@ -250,7 +250,7 @@ def test_how_little_few_images_show(tmp_path: Path) -> None:
 BAD: list[tuple[str, dict[str, Any], str]] = [
     ("net.pt2", {"dtype": "int8", "data": "digits"}, "int8 can't be written as a pt2 file.\n"
      "It is supported for ONNX and OpenVINO's IR.\n"
-     "Give a file name that ends in .onnx or .xml"),
+     "Give --to onnx or --to openvino, in Python a file name that ends in .onnx or .xml"),
     ("net.onnx", {"dtype": "int8"}, "int8 needs images.\n"
      "It is calibrated with and evaluated on real images.\n"
      "Give a few hundred: --data FOLDER, in Python data="),

@@ -229,7 +229,7 @@ def check(form: Format, dtype: FileDtype, *, has_data: bool, images: str = "FOLD
         raise ConfigError(
             "int8 can't be written as a pt2 file.",
             "It is supported for ONNX and OpenVINO's IR.",
-            "Give a file name that ends in .onnx or .xml",
+            "Give --to onnx or --to openvino, in Python a file name that ends in .onnx or .xml",
         )
     if dtype == "int8" and not has_data:
         raise ConfigError(
