@@ -479,6 +479,7 @@ def test_the_network_may_come_first(
 def test_a_path_that_is_no_network_comes_first(tmp_path: Path, colors: Colors) -> None:
     red, odd = picture(tmp_path / "a.png", 255, 0, 0), tmp_path / "net.bin"
     odd.write_bytes(b"no image")
+    odd.with_suffix(".xml").write_bytes(b"")
     for first, why in (
         (tmp_path / "run" / "photos", "No such file or directory."),
         (odd, "It isn't an image, or it is too damaged to be recognized."),

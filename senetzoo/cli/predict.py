@@ -198,7 +198,12 @@ def _check_first(path: str, *, alone: bool) -> None:
 
 
 def _near(missing: Path) -> str:
-    """Ask whether a network with a similar path was meant; empty if there is none."""
+    """Ask whether a network with a similar path was meant; empty if there is none.
+
+    A name with a suffix is a file's, which resembles an exported file or a folder only by chance.
+    """
+    if missing.suffix:
+        return ""
     there = missing.parent.is_dir()
     found = missing.parent.glob("*") if there else missing.parent.parent.glob("*/*")
     return nearest(str(missing), filter(is_network, map(str, found)))
