@@ -720,7 +720,7 @@ def test_a_calibration_on_few_images_is_stored_with_a_warning(tmp_path: Path, co
     result = run("lenet5", tmp_path / "photos", "--calibrate", "--out", tmp_path / "out")
     assert result.exit_code == 0, result.output
     assert (tmp_path / "out").is_dir()
-    assert ("warning: 99 images can't tell" in result.stderr) is (count < 100)
+    assert ("warning: 99 images can't show" in result.stderr) is (count < 100)
 
 
 def test_where_a_calibration_goes(tmp_path: Path) -> None:
