@@ -6,7 +6,7 @@ import click
 
 import senetzoo
 from senetzoo._utils.terminal import echo
-from senetzoo.cli.base import LazyGroup
+from senetzoo.cli.base import EXITS, UNWRITTEN, LazyGroup
 
 _COMMANDS = (
     "app",
@@ -52,6 +52,7 @@ README.md and docs/index.md in the repository link to the tutorials and the refe
     name="senetzoo",
     context_settings={"help_option_names": ["-h", "--help"]},
     epilog=_COMPLETION,
+    exits={UNWRITTEN: f"predict: an image could not be read; any command: {EXITS[UNWRITTEN]}"},
     invoke_without_command=True,
 )
 @click.version_option(senetzoo.__version__, prog_name="senetzoo")

@@ -21,7 +21,7 @@ UNWRITTEN, BAD_INPUT, INTERRUPTED = 1, 2, 130
 EXITS: Mapping[int, str] = {
     0: "done",
     UNWRITTEN: "the output can't be written, or its reader stopped reading",
-    BAD_INPUT: "bad input; stderr says what is wrong",
+    BAD_INPUT: "bad input, or another error; stderr says what is wrong",
     INTERRUPTED: "interrupted (Ctrl-C)",
 }
 
@@ -37,10 +37,13 @@ class OneOf(click.Choice):  # type: ignore[type-arg]  # not generic in older ver
 class _Program(click.Command):
     """A command or group that lists its exit codes and exits with 130, silently, on Ctrl-C.
 
-    If its output can't be written, it exits with 1 and a one-line error.
+    If its output can't be written, it exits with 1 and a one-line error. `exits` has the meanings
+    of exit codes that differ from `EXITS`.
     """
 
-    exits: Mapping[int, str] = EXITS
+    def __init__(self, *args: Any, exits: Mapping[int, str] | None = None, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.exits = {**EXITS, **(exits or {})}
 
     def main(self, *args: Any, **kwargs: Any) -> Any:
         try:
@@ -68,16 +71,14 @@ class SenetzooCommand(_Program):
     """A command that prints a `SenetzooError` as ``error: ...`` on stderr and exits with 2.
 
     An `OSError`, such as a folder that isn't writable, is handled the same way. Warnings are
-    printed as ``warning: ...``, without the source line. `exits` has the meanings of exit codes
-    that differ from `EXITS`.
+    printed as ``warning: ...``, without the source line.
     """
 
-    def __init__(self, *args: Any, exits: Mapping[int, str] | None = None, **kwargs: Any) -> None:
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
         # So that a command that is called on its own, not through `senetzoo`, has -h too.
         names = {"help_option_names": ["-h", "--help"]}
         kwargs["context_settings"] = names | (kwargs.get("context_settings") or {})
         super().__init__(*args, **kwargs)
-        self.exits = {**EXITS, **(exits or {})}
 
     def invoke(self, ctx: click.Context) -> Any:
         try:

@@ -19,6 +19,7 @@ from senetzoo._utils.checks import Le, PositiveInt
 from senetzoo._utils.files import user_path, write_csv
 from senetzoo._utils.terminal import cells, cut, echo, printable
 from senetzoo.cli import complete
+from senetzoo.cli.base import EXITS, UNWRITTEN
 from senetzoo.cli.networks import opened, trained
 from senetzoo.cli.options import Batch, CsvFile, Json, Stated, WeightsFile, as_command
 from senetzoo.data.images import is_named_as_image, open_image
@@ -46,7 +47,10 @@ Number = TypeVar("Number", int, float)
 
 @as_command(
     "predict",
-    exits={1: "an image could not be read, or a folder has none; stderr names them"},
+    exits={
+        UNWRITTEN: "an image could not be read, or a folder has none; stderr names them; or "
+        + EXITS[UNWRITTEN]
+    },
 )
 def command(
     images: Annotated[tuple[str, ...], {"metavar": "[NETWORK] IMAGE..."}],
@@ -174,7 +178,7 @@ def command(
     if page is not None and not as_json:
         echo(f"explained: {printable(str(page.path))}")
     if failed:
-        raise click.exceptions.Exit(1)
+        raise click.exceptions.Exit(UNWRITTEN)
 
 
 def _check_first(path: str, *, alone: bool) -> None:
