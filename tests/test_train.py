@@ -578,6 +578,28 @@ def test_a_signal_while_a_run_starts_says_how_to_go_on(
     assert signal.getsignal(sent) is before
 
 
+def test_the_next_command_compares_runs_that_differ_only_in_their_network(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(RECIPES, "tiny", Experiment(ONE))
+    monkeypatch.chdir(tmp_path)
+    plain, gated, other, flat = (
+        str(Path("runs", name))
+        for name in ("tiny-lenet5-0", "tiny-se_lenet5-0", "tiny-lenet5-1", "tiny-lenet5+eca-0")
+    )
+    (tmp_path / "runs" / "tiny-broken-0").mkdir(parents=True)
+    for options, compared in (
+        ([], [plain]),
+        (["--set", "model=se_lenet5"], [plain, gated]),
+        (["--seed", 1], [other]),
+        (["--set", "model=lenet5+eca", "--set", "momentum=0.5"], [flat]),
+        ([], [plain, gated]),
+    ):
+        result = command("tiny", *options)
+        assert result.exit_code == 0, result.output
+        assert result.stdout.endswith(f"\nnext: senetzoo report {' '.join(compared)}\n")
+
+
 def test_an_experiment_runs_its_variants_and_leaves_out_finished_ones(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -21,11 +21,12 @@ from senetzoo._utils.terminal import OutputError, clock, echo
 from senetzoo.cli import complete
 from senetzoo.cli.base import INTERRUPTED
 from senetzoo.cli.options import Json, Threads, as_command, command_line, recorded
-from senetzoo.errors import ConfigError, nearest
+from senetzoo.errors import ConfigError, SenetzooError, nearest
 
 if TYPE_CHECKING:
     from senetzoo.train.experiment import Experiment
     from senetzoo.train.parallel import Asked
+    from senetzoo.train.recipe import Recipe
 
 
 def recipe_names(incomplete: str) -> list[Any]:
@@ -218,9 +219,25 @@ def command(
 
     train_all(runs, parallel, ended, as_json=as_json)
     if not as_json and launched("RANK", 0) == 0:
-        _, last, asked = runs[-1]
-        where = last.parent if asked["variant"] else last
-        echo(f"next: senetzoo report {shlex.quote(str(where))}")
+        chosen, last, asked = runs[-1]
+        where = [last.parent] if asked["variant"] else _comparable(chosen, last, asked["seed"])
+        echo(f"next: senetzoo report {shlex.join(map(str, where))}")
+
+
+def _comparable(recipe: Recipe, folder: Path, seed: int) -> list[Path]:
+    """The finished runs beside `folder`, its own included, that differ only in their network.
+
+    Only `folder` if its name was chosen with ``--out``, or if there are more than five.
+    """
+    from senetzoo.train.recipe import read_run
+
+    found = []
+    for other in sorted(folder.parent.glob(f"{recipe.name}-*-{seed}")):
+        with contextlib.suppress(SenetzooError, OSError):
+            stored, done = read_run(other)
+            if (stored.replace(model=recipe.model), done["seed"]) == (recipe, seed):
+                found.append(other)
+    return found if folder in found and len(found) <= 5 else [folder]
 
 
 def recorded_data(data: str | Path | None, kind: str) -> str | None:
