@@ -340,16 +340,16 @@ def test_resuming_with_another_recipe_is_refused(plain: Path) -> None:
         f"{plain} has a run with another recipe or seed.\n"
         "It has phases=((32, 1),), warmup=0.0; phases=((32, 2),), warmup=0.1 was requested.\n"
         "To resume it, add --set 'phases=((32, 1),)' --set warmup=0.0 and leave out --epochs and "
-        "--set epochs. Give another folder with --out, or delete this one"
+        "--set epochs; or give another folder with --out; or delete this one, which loses its run"
     )
     stored = ONE.replace(compile=True)
     for asked, seed, remedy in (
-        (ONE, 0, "leave out --no-compile."),
-        (stored.replace(dropout=0.5), 0, "add --set dropout=none."),
-        (ONE, 1, "add --seed 0 and leave out --no-compile."),
-        (stored.replace(images_per_class=3), 0, "Leave out --quick."),
+        (ONE, 0, "leave out --no-compile; or give another folder"),
+        (stored.replace(dropout=0.5), 0, "add --set dropout=none; or give another folder"),
+        (ONE, 1, "add --seed 0 and leave out --no-compile; or give another folder"),
+        (stored.replace(images_per_class=3), 0, "leave out --quick; or give another folder"),
     ):
-        whole = stored.replace(images_per_class=0) if remedy.startswith("Leave") else stored
+        whole = stored.replace(images_per_class=0) if "--quick" in remedy else stored
         require = functools.partial(checkpoint.require_same, plain, (whole, 0), (asked, seed))
         found = message(require, ConfigError).splitlines()[2].removeprefix("To resume it, ")
         assert found.startswith(remedy)
@@ -357,7 +357,7 @@ def test_resuming_with_another_recipe_is_refused(plain: Path) -> None:
     other = TINY.replace(model="se_lenet5", lr=0.5, batch=8, momentum=0.1)
     said = message(lambda: train(other, plain), ConfigError).splitlines()
     assert said[1].endswith("3 more fields differ.")
-    assert said[2] == "Give another folder with --out, or delete this one"
+    assert said[2] == "Give another folder with --out; or delete this one, which loses its run"
 
 
 def test_a_checkpoint_that_unpickles_code_is_not_run(tmp_path: Path) -> None:

@@ -167,7 +167,7 @@ def test_a_damaged_checkpoint_gives_way_to_the_one_before(whole: Path, tmp_path:
     assert message(lambda: train(FULL, cut), ConfigError) == (
         f"{newest} can't be read.\n"
         "It isn't a checkpoint of a run (EOFError).\n"
-        "Give another folder with --out, or delete this one"
+        "Give another folder with --out; or delete this one, which loses its run"
     )
 
 

@@ -26,7 +26,7 @@ _VERSION = 2
 _STATE = {"model", "optimizer", "ema", "scaler", "rng", "sampler", "epoch", "step", "sums"}
 # Errors for a file that isn't a checkpoint.
 _UNREADABLE = (pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError, KeyError)
-_REMEDY = "Give another folder with --out, or delete this one"
+_REMEDY = "Give another folder with --out; or delete this one, which loses its run"
 # The most fields whose values are shown if another recipe was requested.
 _FEW = 3
 # Fields that make it another experiment.
@@ -88,13 +88,13 @@ def require_same(folder: Path, found: tuple[Recipe, int], asked: tuple[Recipe, i
         its, new = (", ".join(f"{name}={of[name]!r}" for name in few) for of in (stored, wanted))
         more = f" {len(differ) - _FEW} more fields differ." * (len(differ) > _FEW)
         quick = is_quick({"recipe": wanted})
-        resume = "" if more or _OTHER & {*few} else f"{_as_options(stored, few)}. "
+        resume = "" if more or _OTHER & {*few} else f"{_as_options(stored, few)}; or "
         if "images_per_class" in differ and quick != is_quick({"recipe": stored}):
-            resume = f"{'Leave out' if quick else 'To resume it, add'} --quick. "
+            resume = f"To resume it, {'leave out' if quick else 'add'} --quick; or "
         raise ConfigError(
             f"{folder} has a run with another recipe or seed.",
             f"It has {its}; {new} was requested.{more}",
-            f"{resume}{_REMEDY}",
+            (resume + _REMEDY[0].lower() + _REMEDY[1:]) if resume else _REMEDY,
         )
 
 

@@ -82,7 +82,7 @@ class Recorder:
             raise ConfigError(
                 f"There is a run in {self.folder}.",
                 "A recorder starts a new run and doesn't overwrite an old one.",
-                "Give another folder, or delete this one",
+                "Give another folder; or delete this one, which loses its run",
             )
         name = type(model).__name__
         if isinstance(model, Classifier):
