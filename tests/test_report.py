@@ -838,6 +838,9 @@ def cut(folder: Path) -> None:
     path.write_bytes(path.read_bytes()[:-10])
 
 
+TRAINED = (
+    "Give the folder of a run, such as runs/digits-lenet5-0, which senetzoo train digits writes"
+)
 AGAIN = "\nGive another folder, or delete this one and train again"
 
 
@@ -862,8 +865,7 @@ AGAIN = "\nGive another folder, or delete this one and train again"
          "The run in {} has nothing to report yet.\nIts first epoch is not finished.\n"
          "Wait for it, or run the command that started it again"),
         (lambda folder: (folder / "log.jsonl").unlink(),
-         "There is no run in {}.\nNeither it nor a folder in it has log.jsonl.\n"
-         "Type for example: senetzoo train digits"),
+         "There is no run in {}.\nNeither it nor a folder in it has log.jsonl.\n" + TRAINED),
     ],
 )  # fmt: skip
 def test_broken_runs(tmp_path: Path, change: Callable[[Path], Any], message: str) -> None:
@@ -891,12 +893,16 @@ def test_broken_test_images(tmp_path: Path) -> None:
         find([folder])
 
 
-def test_wrong_calls(tmp_path: Path) -> None:
-    result = report(tmp_path / "none")
-    assert result.stderr == (
-        f"error: There is no run in {tmp_path / 'none'}.\n"
-        "A run is a folder that senetzoo train wrote.\nType for example: senetzoo train digits\n"
-    )
+def test_wrong_calls(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    missing = "error: There is no run in {}.\nA run is a folder that senetzoo train wrote.\n"
+    assert report("none").stderr == f"{missing.format('none')}{TRAINED}\n"
+    write_run(tmp_path / "runs" / "b")
+    write_run(tmp_path / "runs" / "a")
+    there = ", ".join(str(Path("runs", name)) for name in "ab")
+    for folder in ("none", Path("runs", "none")):
+        said = f"{missing.format(folder)}Give the folder of a run, such as {there}\n"
+        assert report(folder).stderr == said
     a = write_run(tmp_path / "a", data="A")
     b = write_run(tmp_path / "b", classes=("x", "y", "z"), data="B")
     result = report(a, b, "--out", tmp_path / "page.html")

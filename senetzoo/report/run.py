@@ -142,8 +142,11 @@ def find(paths: Sequence[Path]) -> list[Run]:
             true = f"Neither it nor a folder in it has {LOG}."
             if not path.is_dir():
                 true = "A run is a folder that senetzoo train wrote."
+            near = {log.parent for at in (path.parent, Path("runs")) for log in at.glob(f"*/{LOG}")}
+            such = ", ".join(map(str, sorted(near)[:3]))
+            such = such or "runs/digits-lenet5-0, which senetzoo train digits writes"
             raise ConfigError(
-                f"There is no run in {path}.", true, "Type for example: senetzoo train digits"
+                f"There is no run in {path}.", true, f"Give the folder of a run, such as {such}"
             )
         folders |= dict.fromkeys(inside)
     runs = [read(folder, name) for folder, name in zip(folders, _names(folders), strict=True)]
