@@ -574,7 +574,11 @@ def test_a_signal_while_a_run_starts_says_how_to_go_on(
     before = signal.getsignal(sent)
     result = command("digits", "--quick", "--out", tmp_path / "run")
     assert result.exit_code == 130
-    assert result.stderr.endswith("Type the same command again to resume\n")
+    assert result.stderr == (
+        "Interrupted.\n"
+        "Finished runs and saved states are kept.\n"
+        "Type the same command again to continue\n"
+    )
     assert signal.getsignal(sent) is before
 
 

@@ -113,9 +113,9 @@ def interruptible() -> Iterator[None]:
 
     def at_once() -> None:
         raise Interrupted(
-            "Interrupted without saving the current state.\n"
+            "Interrupted.\n"
             "Finished runs and saved states are kept.\n"
-            "Type the same command again to resume"
+            "Type the same command again to continue"
         )
 
     try:
