@@ -336,12 +336,16 @@ def test_messages_of_files(tmp_path: Path) -> None:
     )
 
 
-def test_images_in_is_sorted_and_leaves_out_what_is_hidden(tmp_path: Path) -> None:
+def test_images_in_is_sorted_and_leaves_out_what_is_hidden(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    terminal.say_once.cache_clear()
     for name in ("b.PNG", "a/z.jpg", "a/a.jpeg", "c.txt", "._b.png", ".git/d.png", "no.png/e.tif"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).touch()
     names = [str(path.relative_to(tmp_path)) for path in images_in(tmp_path)]
     assert names == ["a/a.jpeg", "a/z.jpg", "b.PNG", "no.png/e.tif"]
+    assert f"{tmp_path}: 3 of 4 images are in subfolders, such as a\n" in capsys.readouterr().err
 
 
 def test_the_page_of_explanations_is_not_said_to_be_left_out(

@@ -40,9 +40,13 @@ _OTHERS = {".pdf", ".ps", ".eps", ".mpg", ".mpeg", ".h5", ".hdf", ".bufr", ".gri
 
 
 def images_in(folder: Path) -> list[Path]:
-    """The images that `image_files` lists; other files are counted on stderr."""
+    """The images that `image_files` lists; other files, and images below, are counted on stderr."""
     found, others = image_files(folder)
     _say_left_out(folder, others, "not named like an image")
+    if below := [path for path in found if path.parent != folder]:
+        first = below[0].relative_to(folder).parent
+        count = f"{len(below)} of {len(found)} images are in subfolders"
+        terminal.say_once(f"{folder}: {count}, such as {first}")
     return found
 
 
