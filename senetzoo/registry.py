@@ -124,7 +124,10 @@ def entry(name: str) -> RegistryEntry:
     found = ENTRIES.get(name)
     if found is not None:
         return found
-    close = difflib.get_close_matches(name.lower().replace("-", "_"), ENTRIES, n=3, cutoff=0.6)
+    typed, alike = name.lower().replace("-", "_"), str.maketrans("ol", "01")
+    same = [each for each in ENTRIES if each.translate(alike) == typed.translate(alike)]
+    near = difflib.get_close_matches(typed, ENTRIES, n=3, cutoff=0.6)
+    close = list(dict.fromkeys(same + near))[:3]
     raise ConfigError(
         f"There is no network {name!r}.",
         f"The nearest names are {', '.join(close)}." if close else "No name is similar.",

@@ -292,6 +292,8 @@ COMMANDS: list[tuple[list[str], str]] = [
     (["explain", "resnet2"], "There is no network 'resnet2'.\n"
      "The nearest names are resnet32, resnet26, resnet20.\n"
      "Type for example: resnet32"),
+    (["explain", "resnet5O"], "There is no network 'resnet5O'.\n"
+     "The nearest names are resnet50, resnet56, resnet56a.\nType for example: resnet50"),
     (["explain", "resnet20.pets_v2"], "There are no weights 'pets_v2' of 'resnet20'.\n"
      "Its tags are pets_v1.\nDid you mean 'pets_v1'?"),
     (["explain", "lenet", "--policy", "se@post"], "se@post matches nothing in lenet.\n"
