@@ -8,14 +8,14 @@ BIN := $(VENV)/bin
 demo: $(VENV)/demo.stamp
 	@bash benchmarks/demo.sh $(BIN)
 
-# Workers with a thread each, because threads of several on the same cores slow each other down. Three
-# for two cores, because many tests wait for a process. Each takes tests in their order, so that what a
-# module's tests share is made once.
+# Two workers with a thread each: threads of both on the same two cores take twice as long, and a third
+# worker makes it slower, too. Each takes tests in their order, so that what a module's tests share is
+# made once.
 test: $(VENV)/test.stamp
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy --num-workers 2
-	OMP_NUM_THREADS=1 $(BIN)/pytest -n 3 --dist worksteal
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist worksteal
 
 # To be read at site/index.html, without a server. `make test` builds it too, and checks it.
 docs: $(VENV)/test.stamp

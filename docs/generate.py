@@ -99,14 +99,14 @@ def counts(chinese: bool = False) -> str:
         return (
             f"安装包自带 {len(ours)} 个预训练权重，每个都附有在对应提交上重新训练它的命令。"  # noqa: RUF001
             f"清单中另有 {len(others)} 个，来自 {whose}，"  # noqa: RUF001
-            f"并列出各自公布的准确率和许可证；其中 {held} 个在每次加载时，"  # noqa: RUF001
+            f"并列出已公布的准确率和许可证；其中 {held} 个在每次加载时，"  # noqa: RUF001
             "都会按发布者公布的哈希值（或其开头几位）校验。\n"  # noqa: RUF001
         )
     return (
         f"{len(ours)} sets of weights are in the package, each with the command and commit to "
         f"train it again. {len(others)} more are\ndownloaded from {', '.join(most)} and {last}, "
-        f"with their published accuracy and license;\n{held} of these are checked at every load "
-        "against their publisher's hash, or the start of it.\n"
+        f"with accuracy and license where these are published;\n{held} of these are checked at "
+        "every load against their publisher's hash, or the start of it.\n"
     )
 
 
@@ -215,10 +215,11 @@ def combinations() -> str:
     gates = sum(sum(r["sites"].values()) * r["gates"] for r in found)
     (forms,) = {r["gates"] for r in found}
     return (
-        f"{len(found)} networks have {sum(len(r['sites']) for r in found)} positions in all. Each "
-        f"of {forms} forms of gates was attached at each of them: {tried:,} combinations with "
-        f"{gates:,} gates. Every gate ran once in a forward pass, got a nonzero gradient, and "
-        "changed the output.\n"
+        f"The first {len(found)} networks have {sum(len(r['sites']) for r in found)} positions in "
+        f"all. Each of {forms} forms of the first eleven gates was attached at each of them: "
+        f"{tried:,} combinations with {gates:,} gates. Every gate ran once in a forward pass, its "
+        "parameters got a nonzero gradient, and the gates of each position together changed the "
+        "output.\n"
     )
 
 

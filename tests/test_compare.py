@@ -111,7 +111,7 @@ def test_a_comparison(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         assert other.exit_code == 2
         assert other.stderr.startswith("error: runs/compare-lenet5/")
         assert (
-            "It has lr=0.05; lr=0.5 was requested.\nTo resume it, add --set lr=0.05."
+            "It has lr=0.05; lr=0.5 was requested.\nTo resume it, add --set lr=0.05; or "
             in other.stderr
         )
         assert not Path("runs/compare-lenet5/plain-2").exists()

@@ -17,7 +17,7 @@ from senetzoo.report.paired import Paired, against, paired
 from senetzoo.report.run import Run, find
 from senetzoo.train.recipes import RECIPES, variants_of
 from tables import benchmarks
-from tables.common import RECORDS, STYLE, every, lines, svg, table
+from tables.common import RECORDS, STYLE, commit, every, lines, svg, table
 
 PLOTS = {"ablation_positions": "docs/ablation.svg", "cifar100_attention": "docs/attention.svg"}
 # What the sources of the recipes report, in per cent.
@@ -65,7 +65,7 @@ def runs() -> str:
                 f"{100 * tally.accuracy:.2f} % [{low:.1f}, {high:.1f}]",
                 SOURCES.get((recipe, variant), ""),
                 f"{run.seconds['train'] / 3600:.2f}",
-                f"{where['machine']}, `{where['commit'][:12]}`",
+                f"{where['machine']}, {commit(where['commit']).removeprefix('commit ')}",
             ]
         )
     head = ["run", "epochs", "seed", "test accuracy [95 %]", "source", "hours", "on, at commit"]
@@ -161,7 +161,7 @@ def speed() -> str:
             f"Batch {record['batch']}, {record['size']} px, {record['precision']}; "
             f"{record['rounds']} rounds of {record['steps']} steps of each in turn; {where['cpu']} "
             f"({', '.join(where['cpu_flags'])}), {where['threads']} threads, torch "
-            f"{where['torch']}, commit `{where['commit'][:12]}`."
+            f"{where['torch']}, {commit(where['commit'])}."
         )
         notes += [note] * (note not in notes)
     head = ["network", "plain, images a second", "ours", "ratio (least to most)"]

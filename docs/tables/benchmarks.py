@@ -8,7 +8,7 @@ from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
 from senetzoo.bench.spread import Spread
-from tables.common import RECORDS, STYLE, every, lines, svg, table
+from tables.common import RECORDS, STYLE, commit, every, lines, svg, table
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -50,8 +50,8 @@ def machine(record: dict[str, Any], *, packages: bool = True) -> str:
     versions = {"torch": where["torch"], **(where["packages"] if packages else {})}
     return (
         f"{_processor(where)}, {where['threads']} threads, "
-        f"{', '.join(f'{name} {version}' for name, version in versions.items())}, commit "
-        f"`{str(where['commit'])[:12]}`; {options['rounds']} rounds."
+        f"{', '.join(f'{name} {version}' for name, version in versions.items())}, "
+        f"{commit(where['commit'])}; {options['rounds']} rounds."
     )
 
 
@@ -306,8 +306,8 @@ def startup() -> str:
         where, versions = record["environment"], record["environment"]["packages"]
         note = (
             f"{where['cpu']}, torch {where['torch']}, "
-            f"{', '.join(f'{name} {version}' for name, version in versions.items())}, commit "
-            f"`{str(where['commit'])[:12]}`; {record['rounds']} rounds, each in new processes in "
+            f"{', '.join(f'{name} {version}' for name, version in versions.items())}, "
+            f"{commit(where['commit'])}; {record['rounds']} rounds, each in new processes in "
             "random order."
         )
         head = ["statement", "seconds", "10 % to 90 %", "times the first [95 %]"]

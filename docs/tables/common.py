@@ -57,13 +57,15 @@ def every(records: Iterable[dict[str, Any]], *keys: str) -> str:
     """Where records were made, each combination once: their machine, engine or the like, commit."""
     return "; ".join(
         dict.fromkeys(
-            ", ".join(
-                f"commit `{record[key][:12]}`" if key == "commit" else str(record[key])
-                for key in keys
-            )
+            ", ".join(commit(record[key]) if key == "commit" else str(record[key]) for key in keys)
             for record in records
         )
     )
+
+
+def commit(revision: str) -> str:
+    """The commit of a record; one that was made with changes says so."""
+    return f"commit `{revision[:12]}`" + " with changes" * revision.endswith("-dirty")
 
 
 def interval(metric: Metric) -> tuple[float, float]:

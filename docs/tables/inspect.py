@@ -6,7 +6,7 @@ import json
 from statistics import fmean
 from typing import Any
 
-from tables.common import RECORDS, STYLE, svg, table
+from tables.common import RECORDS, STYLE, commit, svg, table
 
 TAG = "se_resnet20.cifar10_v1"
 PLOT = "docs/excitations.svg"
@@ -45,8 +45,8 @@ def excitations() -> str:
     images = found["gates"][0]["images"]
     return (
         table(head, rows)
-        + f"\n`{TAG}` on {found['data']}, {images:,} images; one run. {found['machine']}, commit "
-        f"`{str(found['commit'])[:12]}`.\n"
+        + f"\n`{TAG}` on {found['data']}, {images:,} images; one run. {found['machine']}, "
+        f"{commit(found['commit'])}.\n"
     )
 
 

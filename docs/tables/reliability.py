@@ -36,14 +36,14 @@ def figures() -> str:
             f"{len(cut)} pairs of a file and a reader",
         ],
         [
-            "wrong command lines, references, policies, settings, documents, images",
+            "command lines, references, policies, settings, documents, images, changed at random",
             f"{sum(int(str(line['cases'])) for line in words):,}",
             f"{len(words)} kinds",
         ],
         [
             "odd images",
             str(len(images)),
-            f"{sum(bool(line['refused']) for line in images)} of them not images, and rejected",
+            f"{sum(bool(line['refused']) for line in images)} of them rejected",
         ],
     ]
     return table(["tried", "times", ""], rows)

@@ -113,7 +113,7 @@ gates of the three stages 1, 1 and 2 hidden units.
 
     senetzoo train ablation_reduction --data CIFAR10
 
-Six variants on a GPU; measured: docs/ablation.md.
+Six variants on a GPU. Not measured here.
 """
 
 ABLATION_STAGES = _ablation(
@@ -125,5 +125,5 @@ Source: Hu et al. 2017, Section 6.4 and Table 13, on ImageNet with ResNet-50, wh
 
     senetzoo train ablation_stages --data CIFAR10
 
-Five variants on a GPU; measured: docs/ablation.md.
+Five variants on a GPU. Not measured here.
 """
