@@ -9,8 +9,8 @@ demo: $(VENV)/demo.stamp
 	@bash benchmarks/demo.sh $(BIN)
 
 # Two workers with a thread each: threads of both on the same two cores take twice as long, and a third
-# worker makes it slower, too. Each takes tests in their order, so that what a module's tests share is
-# made once.
+# worker makes it no faster. Each takes tests in their order, so that what a module's tests share is made
+# once.
 test: $(VENV)/test.stamp
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .

@@ -215,7 +215,7 @@ def combinations() -> str:
     gates = sum(sum(r["sites"].values()) * r["gates"] for r in found)
     (forms,) = {r["gates"] for r in found}
     return (
-        f"The first {len(found)} networks have {sum(len(r['sites']) for r in found)} positions in "
+        f"{len(found)} of the networks have {sum(len(r['sites']) for r in found)} positions in "
         f"all. Each of {forms} forms of the first eleven gates was attached at each of them: "
         f"{tried:,} combinations with {gates:,} gates. Every gate ran once in a forward pass, its "
         "parameters got a nonzero gradient, and the gates of each position together changed the "

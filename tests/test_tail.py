@@ -244,7 +244,11 @@ def fused(model: nn.Module, x: Tensor) -> Counter[str]:
         # Every shortcut is of a convolution or a sum before it, and dead.
         (SE(4), {"gated_tail_": 3, "gates": 3, "excitation": 3}),
         (SE(4, act="silu", bias=False), {"gated_tail_": 3, "gates": 3, "excitation": 3}),
-        (SE(4, gate="hardsigmoid"), {"gated_tail_": 3, "gates": 3, "excitation": 3}),
+        pytest.param(
+            SE(4, gate="hardsigmoid"),
+            {"gated_tail_": 3, "gates": 3, "excitation": 3},
+            marks=pytest.mark.slow,
+        ),
         # It reads the convolution's map for more than its average.
         (CBAM(4), {"gates": 0, "excitation": 0}),
         (SE(4).at("inner"), {"gated_tail_": 3, "gates": 0, "input gates": 3, "excitation": 3}),

@@ -211,7 +211,7 @@ def attention() -> str:
     found = finished(recipe.name)
     alone = [run for run in found if run.header["variant"] in ("plain", "standard")]
     text = (
-        f"Planned before the first run: if the noise of a run has a standard deviation of "
+        f"With the noise that was planned for before the first run, a standard deviation of "
         f"{_PLANNED} points, four comparisons in five find a true difference of "
         f"{_detectable(variants, 3):.2f} points with 3 seeds of each variant, of "
         f"{_detectable(variants, seeds):.2f} with {seeds}; the comparison fixed beforehand finds "

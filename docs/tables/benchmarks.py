@@ -160,19 +160,29 @@ def ratios() -> str:
     return "\n".join(map(_ratios, on.values())) or "Nothing is recorded yet.\n"
 
 
+def _measured(record: dict[str, Any]) -> str:
+    text = str(record.get("text") or f"not measured: {record['why']}")
+    return text.replace(", ", ", least to most ") if record["group"] == "training" else text
+
+
 def _ratios(records: list[dict[str, Any]]) -> str:
     rows = [
         [
             " / ".join(record.get("chosen", [record["row"]])[:2]),
             record["group"],
             str(record["batch"]),
-            record.get("text") or f"not measured: {record['why']}",
+            _measured(record),
             f"{record['aim']:.2f}",
         ]
         for record in records
     ]
+    # benchmarks/se_ratio.py takes at most 7 rounds of training, whatever was asked.
+    rounds = [
+        {"rounds": min(r["rounds"], 7 if r["group"] == "training" else 1000)} for r in records
+    ]
     notes = dict.fromkeys(
-        machine({**record, "options": record}, packages=False) for record in records
+        machine({**record, "options": each}, packages=False)
+        for record, each in zip(records, rounds, strict=True)
     )
     head = ["ratio", "of", "batch", "measured [95 %]; to the fastest plain one", "aim"]
     return f"{table(head, rows)}\n{' '.join(notes)}\n"

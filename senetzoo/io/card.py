@@ -256,7 +256,8 @@ def origin(entry: Entry) -> str:
     if len(last_stages(entry.training)) < 2:
         return ""
     return (
-        " (not released: the first command below trains them, `scripts/pin_weights.py` names them)"
+        " (not released: the commands before the last train them; `scripts/pin_weights.py` names "
+        "them)"
     )
 
 

@@ -95,8 +95,8 @@ CIFAR100_ATTENTION = Experiment(
 )
 """Which attention, and where: five positions of SE, six other gates and r = 16, on CIFAR-100.
 
-On CIFAR-10 the published pairs of plain and SE networks of 20 layers do not differ; on CIFAR-100
-they do. pytorchcv has 29.64 and 28.54 % errors for resnet20 and seresnet20, one run each. SE at the
+On CIFAR-10 pytorchcv's pair of plain and SE networks of 20 layers hardly differs; on CIFAR-100 it
+does: 29.64 and 28.54 % errors for resnet20 and seresnet20, one run each. SE at the
 standard position against plain is the comparison that was fixed beforehand.
 
     senetzoo train cifar100_attention --data CIFAR100

@@ -26,8 +26,8 @@ CIFAR_SMALL = Experiment(
 
 Source: He et al. 2015 (arXiv:1512.03385), Section 4.2: padding of 4, random crop and mirror. Chosen
 here, by one run each on 5,000 held-out training images of CIFAR-100 (docs/training.md): Muon for
-the convolutions and smaller images in the first epochs. Mirrored images in turn (arXiv:2404.00498)
-and a quarter of the paper's 164 epochs were not compared with anything.
+the convolutions, smaller images in the first epochs and mirrored images in turn (arXiv:2404.00498).
+A quarter of the paper's 164 epochs was not compared with anything.
 
     senetzoo train cifar_small --data CIFAR10 --set model=se_resnet20
     senetzoo train cifar_small --data CIFAR100 --set data=cifar100
