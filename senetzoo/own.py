@@ -331,11 +331,10 @@ def register_path(path: str) -> str:
     try:
         module = importlib.import_module(found[1])
     except Exception as error:  # importing a module can raise anything
-        said = str(error).partition("\n")[0]
         name = found[1].removesuffix(".py")
         raise ConfigError(
             f"The module {found[1]} can't be imported.",
-            f"Python says: {type(error).__name__}: {said}.",
+            f"Python says: {type(error).__name__}: {first_line(error)}.",
             f"Use an installed module, or {name.split('.')[0]}.py in this folder"
             if name == found[1]
             else f"Type: {name}:{found[2]}",

@@ -165,6 +165,11 @@ def _measured(record: dict[str, Any]) -> str:
     return text.replace(", ", ", least to most ") if record["group"] == "training" else text
 
 
+def _rounds(record: dict[str, Any]) -> int:
+    """How many were taken: benchmarks/se_ratio.py takes at most 7 of training."""
+    return min(record["rounds"], 7) if record["group"] == "training" else int(record["rounds"])
+
+
 def _ratios(records: list[dict[str, Any]]) -> str:
     rows = [
         [
@@ -176,13 +181,9 @@ def _ratios(records: list[dict[str, Any]]) -> str:
         ]
         for record in records
     ]
-    # benchmarks/se_ratio.py takes at most 7 rounds of training, whatever was asked.
-    rounds = [
-        {"rounds": min(r["rounds"], 7 if r["group"] == "training" else 1000)} for r in records
-    ]
     notes = dict.fromkeys(
-        machine({**record, "options": each}, packages=False)
-        for record, each in zip(records, rounds, strict=True)
+        machine({**record, "options": {"rounds": _rounds(record)}}, packages=False)
+        for record in records
     )
     head = ["ratio", "of", "batch", "measured [95 %]; to the fastest plain one", "aim"]
     return f"{table(head, rows)}\n{' '.join(notes)}\n"
