@@ -14,7 +14,7 @@ from senetzoo.gates.common import GateModule
 from senetzoo.nn.classifier import Classifier, Config
 from senetzoo.nn.seeds import drawn_seed, seeded
 from senetzoo.nn.slots import Site
-from senetzoo.policies.algebra import NONE, Gate, Policy, check_no_module
+from senetzoo.policies.algebra import NONE, Gate, Policy, no_policy
 from senetzoo.policies.attach import attach as attach_gates
 from senetzoo.policies.recover import recovered
 from senetzoo.policies.text import parse
@@ -132,12 +132,7 @@ def as_policy(value: Policy | str) -> Policy:
     if isinstance(value, str):
         return policy(value)
     if not isinstance(value, Policy):
-        check_no_module(value)
-        raise PolicyError(
-            f"policy={value!r} isn't a policy.",
-            "A policy is a gate such as SE(), a combination of them, or its text.",
-            'Type for example: policy=SE().at("pre")',
-        )
+        raise no_policy(value)
     return value
 
 

@@ -127,7 +127,7 @@ def test_positions_that_are_not_there() -> None:
         "Type for example: @post"
     )
     assert message(lambda: attach(small(BASIC), SE().on(stage(5))), PolicyError) == (
-        "se/s5 matches nothing in ResNet.\nResNet has 4 stages of 2, 1, 1, 1 blocks.\n"
+        "se/s5 selects stage 5 of ResNet.\nResNet has 4 stages of 2, 1, 1, 1 blocks.\n"
         "Select a stage from 1 to 4, or stage(-1) for the last"
     )
 

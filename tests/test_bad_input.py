@@ -64,8 +64,8 @@ OPTIONS = (
 )
 NO_SEED = "A seed is a whole number from 0 to 2**63 - 1.\nType for example: seed=0"
 NO_POLICY = (
-    "A policy is a gate such as SE(), a combination of them, or its text.\n"
-    'Type for example: policy=SE().at("pre")'
+    "A policy is a gate such as SE(), a combination of them, or senetzoo.policy(text).\n"
+    'Type for example: SE().at("pre").on(stage(3)) + ECA()'
 )
 PROBABILITY = "is a number from 0 up to, not including, 1."
 
@@ -172,13 +172,14 @@ CALLS: list[tuple[Callable[[], object], type[SenetzooError], str]] = [
      "The config of resnet20 has no option 'depth'.\nDid you mean 'depths'?"),
     # Policies
     (lambda: create("resnet20", policy=any_(3)), PolicyError,
-     f"policy=3 isn't a policy.\n{NO_POLICY}"),
+     f"3 isn't a policy.\n{NO_POLICY}"),
     (lambda: create("resnet20", policy=any_(SE)), PolicyError,
-     f"policy=<class 'senetzoo.gates.se.SE'> isn't a policy.\n{NO_POLICY}"),
+     "<class 'senetzoo.gates.se.SE'> isn't a policy.\n"
+     f"{NO_POLICY.partition(chr(10))[0]}\nType SE()"),
     (lambda: attach(create("lenet", seed=0), any_(None)), PolicyError,
-     f"policy=None isn't a policy.\n{NO_POLICY}"),
+     f"None isn't a policy.\n{NO_POLICY}"),
     (lambda: config("resnet20").replace(policy=[]), PolicyError,
-     f"policy=[] isn't a policy.\n{NO_POLICY}"),
+     f"[] isn't a policy.\n{NO_POLICY}"),
     (lambda: create("resnet20+"), PolicyError,
      "'' isn't a policy.\nAt its end: expected the name of a gate.\n"
      "Type for example: se16@pre/s3-4+eca/s1-2"),
@@ -193,7 +194,7 @@ CALLS: list[tuple[Callable[[], object], type[SenetzooError], str]] = [
      "The standard position of stage 2 block 1 would get both se and eca.\n"
      "Select different blocks, or type | instead of + to let the right side win"),
     (lambda: create("resnet20", policy=SE().on(stage(4))), PolicyError,
-     "se/s4 matches nothing in resnet20.\nresnet20 has 3 stages of 3, 3, 3 blocks.\n"
+     "se/s4 selects stage 4 of resnet20.\nresnet20 has 3 stages of 3, 3, 3 blocks.\n"
      "Select a stage from 1 to 3, or stage(-1) for the last"),
     (lambda: explain("lenet", "se@post"), PolicyError, "se@post matches nothing in lenet.\n"
      "lenet has the positions pre, standard, not post.\nType for example: @pre"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import operator
 import random
 from collections.abc import Callable
 from functools import partial
@@ -514,7 +515,7 @@ def test_random_text_is_read_or_refused() -> None:
 
 NO_SELECTOR = (
     "Select blocks with stage(...), block(...) and branch(...), combined by & | ~.\n"
-    "Type for example: SE()."
+    "Type for example: SE().on(stage(3, 4) & block(-1))"
 )
 NO_POSITION = (
     "isn't a position in a block.\nPositions are 'pre', 'standard', 'post', 'identity', 'inner'."
@@ -528,9 +529,12 @@ STAGE = (
 WRONG: list[tuple[Callable[..., object], object, str]] = [
     (SE().at, "foo", f"position='foo' {NO_POSITION}"),
     (SE().at, "Inner", f"position='Inner' {NO_POSITION}\nDid you mean 'inner'?"),
-    (SE().on, "s3", f".on('s3') needs a selector.\n{NO_SELECTOR}on(stage(3, 4))"),
-    ((SE() + ECA().at("pre")).off, 3,
-     f".off(3) needs a selector.\n{NO_SELECTOR}off(stage(3, 4))"),
+    (partial(SE().at, "pre"), "post", ".at('pre', 'post') needs one position.\n"
+     "Gates at several positions are policies joined by +.\n"
+     'Type for example: SE().at("pre") + SE().at("post")'),
+    (SE().on, "s3", f"'s3' isn't a selector.\n{NO_SELECTOR}"),
+    (partial(SE().on, stage(1)), stage(2), f"Got several selectors.\n{NO_SELECTOR}"),
+    ((SE() + ECA().at("pre")).off, 3, f"3 isn't a selector.\n{NO_SELECTOR}"),
     (stage, 0, f"stage(0) selects nothing.\n{STAGE}"),
     (stage, True, f"stage(True) selects nothing.\n{STAGE}"),
     (stage, "3", f"stage('3') selects nothing.\n{STAGE}"),
@@ -551,11 +555,17 @@ def test_wrong_calls(call: Callable[[object], object], value: object, text: str)
     ("name", "policy", "message"),
     [
         ("resnet18", SE() + ECA().at("pre").on(stage(9)),
-         "eca@pre/s9 matches nothing in resnet18.\nresnet18 has 4 stages of 2, 2, 2, 2 blocks.\n"
+         "eca@pre/s9 selects stage 9 of resnet18.\nresnet18 has 4 stages of 2, 2, 2, 2 blocks.\n"
          "Select a stage from 1 to 4, or stage(-1) for the last"),
-        ("resnet20", SE().on(stage(1) & block(4)), "se/s1&b4 matches nothing in resnet20.\n"
-         "resnet20 has 3 stages of 3, 3, 3 blocks.\n"
+        ("resnet20", SE().at("pre").on(stage(*range(1, 10))),
+         "se@pre/s1-9 selects stage 4-9 of resnet20.\nresnet20 has 3 stages of 3, 3, 3 blocks.\n"
          "Select a stage from 1 to 3, or stage(-1) for the last"),
+        ("resnet50", SE().off(stage(1) & block(3, 6, 7, -8)),
+         "se/~(s1&b3,6-7,-8) selects block 7, -8 of resnet50.\n"
+         "resnet50 has 4 stages of 3, 4, 6, 3 blocks.\n"
+         "Select a block from 1 to 6, or block(-1) for the last"),
+        ("resnet50", SE().on(stage(1) & block(6)), "se/s1&b6 matches nothing in resnet50.\n"
+         "resnet50 has 4 stages of 3, 4, 6, 3 blocks.\nSelect other blocks"),
         ("resnet20", SE().on(branch("attn") & stage(2)), "se/attn&s2 matches nothing in resnet20.\n"
          "The blocks of resnet20 have only one branch, without a name.\nLeave out the branch"),
         ("swin_t", SE().at("inner").on(branch("mlp")), "se@inner/mlp matches nothing in swin_t.\n"
@@ -584,15 +594,36 @@ def test_a_rule_that_is_overridden_everywhere_still_matches() -> None:
     assert resolve(SE() | ECA(), SITES, "it") == meaning(ECA())
 
 
-def test_joining_with_something_else_is_a_type_error() -> None:
-    for wrong in (
-        lambda: SE() + "eca",  # type: ignore[operator]
-        lambda: SE() | 3,  # type: ignore[operator]
-        lambda: stage(1) & 2,  # type: ignore[operator]
-        lambda: stage(1) | "s2",  # type: ignore[operator]
-    ):
-        with pytest.raises(TypeError):
-            wrong()
+@pytest.mark.parametrize("join", [operator.add, operator.or_])
+@pytest.mark.parametrize(
+    ("other", "remedy"),
+    [
+        ("eca@pre", "Type senetzoo.policy('eca@pre')"),
+        (ECA, "Type ECA()"),
+        *((other, "Type for example: SE().at(") for other in (None, 0, [ECA()], stage(1))),
+    ],
+)
+def test_joining_a_policy_with_something_else(
+    join: Callable[[object, object], object], other: object, remedy: str
+) -> None:
+    pairs = [(SE(), other)]
+    if not isinstance(other, Selector):  # its own error for |
+        pairs.append((other, SE()))
+    for pair in pairs:
+        said = message(partial(join, *pair), PolicyError)
+        assert said.startswith(f"{other!r} isn't a policy.\n")
+        assert f"\n{remedy}" in said
+
+
+@pytest.mark.parametrize("join", [operator.and_, operator.or_])
+@pytest.mark.parametrize("other", ["s2", 2, None, ECA()])
+def test_joining_a_selector_with_something_else(
+    join: Callable[[object, object], object], other: object
+) -> None:
+    said = f"{other!r} isn't a selector.\n{NO_SELECTOR}"
+    assert message(partial(join, stage(1), other), PolicyError) == said
+    if not isinstance(other, Policy):  # its own error for |
+        assert message(partial(join, other, stage(1)), PolicyError) == said
 
 
 # --- Object, text and name -----------------------------------------------------------------------

@@ -536,7 +536,7 @@ CODE = "__import__('os').system('touch pwned')"
         ({"network__policy": CODE}, "network.policy",
          f"{CODE!r} isn't a policy. At \"__import__('\": expected the name of a gate."),
         ({"network__policy": "se/s9"}, "network.policy",
-         "Se/s9 matches nothing in ResNet. ResNet has 2 stages of 1, 2 blocks."),
+         "Se/s9 selects stage 9 of ResNet. ResNet has 2 stages of 1, 2 blocks."),
         ({"weights__sha256": "AB"}, "weights.sha256",
          'It is "AB", not a hash of 64 lower-case hexadecimal digits.'),
         ({"weights__file": "../x.safetensors"}, "weights.file",

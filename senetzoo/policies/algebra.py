@@ -14,12 +14,12 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, TypeAlias
 
 from torch import nn
-from typing_extensions import Self
+from typing_extensions import Never, Self
 
 from senetzoo._utils.checks import check
 from senetzoo.errors import PolicyError, check_fields, nearest
 from senetzoo.nn.slots import BRANCHES, POSITIONS, Position, Site
-from senetzoo.policies.selectors import EVERYWHERE, Selector, no_truth
+from senetzoo.policies.selectors import EVERYWHERE, Selector, check_selector, no_truth, ranges
 
 Operator: TypeAlias = Literal["+", "|"]
 
@@ -32,12 +32,18 @@ class Policy(ABC):
     wins).
     """
 
-    def at(self, position: Position) -> Policy:
+    def at(self, position: Position, *more: Never) -> Policy:
         """The same gates at another position of their blocks.
 
         Raises:
-            PolicyError: There is no such position.
+            PolicyError: There is no such position, or several are given.
         """
+        if more:
+            raise PolicyError(
+                f".at({', '.join(map(repr, (position, *more)))}) needs one position.",
+                "Gates at several positions are policies joined by +.",
+                'Type for example: SE().at("pre") + SE().at("post")',
+            )
         if position not in POSITIONS:
             raise PolicyError(
                 f"position={position!r} isn't a position in a block.",
@@ -46,33 +52,32 @@ class Policy(ABC):
             )
         return self._map(lambda rule: dataclasses.replace(rule, position=position))
 
-    def on(self, selector: Selector) -> Policy:
+    def on(self, selector: Selector, *more: Never) -> Policy:
         """The same policy on these blocks only.
 
         Raises:
-            PolicyError: `selector` isn't a selector.
+            PolicyError: `selector` isn't a selector, or several are given.
         """
-        _check_selector("on", selector)
+        check_selector(selector, *more)
         return self._map(lambda rule: dataclasses.replace(rule, selector=rule.selector & selector))
 
-    def off(self, selector: Selector) -> Policy:
+    def off(self, selector: Selector, *more: Never) -> Policy:
         """The same policy on all blocks except these.
 
         Raises:
-            PolicyError: `selector` isn't a selector.
+            PolicyError: `selector` isn't a selector, or several are given.
         """
-        _check_selector("off", selector)
+        check_selector(selector, *more)
         return self.on(~selector)
 
     def __add__(self, other: Policy) -> Policy:
-        return joined("+", (self, other)) if _is_policy(other) else NotImplemented
+        return joined("+", (self, other))
 
     def __or__(self, other: Policy) -> Policy:
-        return joined("|", (self, other)) if _is_policy(other) else NotImplemented
+        return joined("|", (self, other))
 
     def __radd__(self, other: object) -> Policy:
-        check_no_module(other)
-        return NotImplemented
+        raise no_policy(other)
 
     __ror__ = __radd__
 
@@ -185,6 +190,9 @@ NONE: Policy = Joined("+", ())
 def joined(operator: Operator, policies: Iterable[Policy]) -> Policy:
     """`policies` joined by ``"+"`` or ``"|"``; `NONE` if there are none."""
     given = tuple(policies)
+    for policy in given:
+        if not isinstance(policy, Policy):
+            raise no_policy(policy)
     if len(given) == 1:
         return given[0]
     parts: list[Rule | Joined] = []
@@ -196,38 +204,30 @@ def joined(operator: Operator, policies: Iterable[Policy]) -> Policy:
     return parts[0] if len(parts) == 1 else Joined(operator, tuple(parts))
 
 
-def check_no_module(value: object) -> None:
-    """Raise for a module or its class, which is a gate of one's own but not a policy.
-
-    Raises:
-        PolicyError: It is one.
-    """
+def no_policy(value: object) -> PolicyError:
+    """The error for a value that isn't a policy."""
     kind = value if isinstance(value, type) else type(value)
     if issubclass(kind, nn.Module):
-        raise PolicyError(
+        return PolicyError(
             f"{kind.__name__} isn't a policy, but a module.",
             "A policy is made from the name of a registered gate.",
             f'Type senetzoo.register({kind.__name__}), then: senetzoo.policy("{own_name(kind)}")',
         )
+    remedy = 'Type for example: SE().at("pre").on(stage(3)) + ECA()'
+    if isinstance(value, str):
+        remedy = f"Type senetzoo.policy({value!r})"
+    elif issubclass(kind, Gate):
+        remedy = f"Type {kind.__name__}()"
+    return PolicyError(
+        f"{value!r} isn't a policy.",
+        "A policy is a gate such as SE(), a combination of them, or senetzoo.policy(text).",
+        remedy,
+    )
 
 
 def own_name(kind: type) -> str:
     """The name of a class that is registered without one: ``channel_scale``."""
     return re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", kind.__name__).lower()
-
-
-def _is_policy(other: object) -> bool:
-    check_no_module(other)
-    return isinstance(other, Policy)
-
-
-def _check_selector(method: str, selector: object) -> None:
-    if not isinstance(selector, Selector):
-        raise PolicyError(
-            f".{method}({selector!r}) needs a selector.",
-            "Select blocks with stage(...), block(...) and branch(...), combined by & | ~.",
-            f"Type for example: SE().{method}(stage(3, 4))",
-        )
 
 
 class Gate(Policy):
@@ -301,12 +301,21 @@ def value_text(value: object) -> str:
 
 
 def resolve(policy: Policy, sites: Iterable[Site], network: str) -> Mapping[Site, Gate]:
-    """Resolve `policy` on a network with these sites; raise if a rule matches none of them."""
+    """Resolve `policy` on a network with these sites.
+
+    Raises:
+        PolicyError: A rule matches none of them, or selects stages or blocks that aren't there; or
+            as `Policy.resolve`.
+    """
     known = tuple(sites)
+    positions = [p for p in POSITIONS if any(site.position == p for site in known)]
+    stages = max((site.stages for site in known), default=0)
+    blocks = [
+        max((site.blocks for site in known if site.stage == n), default=0)
+        for n in range(1, stages + 1)
+    ]
+    has = f"{network} has {stages} stages of {', '.join(map(str, blocks))} blocks."
     for rule in policy.rules():
-        if rule.resolve(known):
-            continue
-        positions = [p for p in POSITIONS if any(site.position == p for site in known)]
         if rule.position not in positions:
             raise PolicyError(
                 f"{rule} matches nothing in {network}.",
@@ -315,6 +324,16 @@ def resolve(policy: Policy, sites: Iterable[Site], network: str) -> Mapping[Site
                 else f"{network} has no sites for gates.",
                 f"Type for example: @{positions[0]}" if positions else "",
             )
+        for kind, most in (("stage", stages), ("block", max(blocks))):
+            absent = [n for n in rule.selector.numbers(kind) if abs(n) > most]
+            if absent:
+                raise PolicyError(
+                    f"{rule} selects {kind} {', '.join(ranges(absent))} of {network}.",
+                    has,
+                    f"Select a {kind} from 1 to {most}, or {kind}(-1) for the last",
+                )
+        if rule.resolve(known):
+            continue
         # Would it match if the blocks had the branch that it selects?
         if any(rule.resolve(dataclasses.replace(s, branch=b) for s in known) for b in BRANCHES):
             branches = sorted({s.branch for s in known if s.position == rule.position})
@@ -325,13 +344,5 @@ def resolve(policy: Policy, sites: Iterable[Site], network: str) -> Mapping[Site
                 else f"The blocks of {network} have only one branch, without a name.",
                 "" if branches[-1] else "Leave out the branch",
             )
-        stages = max(site.stages for site in known)
-        blocks = [
-            max((s.block for s in known if s.stage == n), default=0) for n in range(1, stages + 1)
-        ]
-        raise PolicyError(
-            f"{rule} matches nothing in {network}.",
-            f"{network} has {stages} stages of {', '.join(map(str, blocks))} blocks.",
-            f"Select a stage from 1 to {stages}, or stage(-1) for the last",
-        )
+        raise PolicyError(f"{rule} matches nothing in {network}.", has, "Select other blocks")
     return policy.resolve(known)

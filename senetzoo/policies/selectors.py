@@ -46,11 +46,24 @@ class Selector:
         # `~` has one part, so that "any" is right for it, too.
         return all(found) if self.kind == "&" else any(found) != (self.kind == "~")
 
+    def numbers(self, kind: str) -> list[int]:
+        """The numbers of stages or of blocks in it."""
+        if self.kind == kind:
+            return list(self.parts)
+        parts = (part for part in self.parts if isinstance(part, Selector))
+        return [number for part in parts for number in part.numbers(kind)]
+
     def __and__(self, other: Selector) -> Selector:
-        return combined("&", (self, other)) if isinstance(other, Selector) else NotImplemented
+        return combined("&", (self, other))
 
     def __or__(self, other: Selector) -> Selector:
-        return combined("|", (self, other)) if isinstance(other, Selector) else NotImplemented
+        return combined("|", (self, other))
+
+    def __rand__(self, other: object) -> Selector:
+        check_selector(other)
+        return NotImplemented
+
+    __ror__ = __rand__
 
     def __invert__(self) -> Selector:
         inner: Selector = self.parts[0] if self.kind == "~" else Selector("~", (self,))
@@ -61,7 +74,7 @@ class Selector:
 
     def __str__(self) -> str:
         if self.kind in ("stage", "block"):
-            return self.kind[0] + ",".join(_ranges(self.parts))
+            return self.kind[0] + ",".join(ranges(self.parts))
         if self.kind == "&":
             return "&".join(map(str, self.parts)) or "*"
         if self.kind == "branch":
@@ -76,7 +89,18 @@ class Selector:
 EVERYWHERE = Selector("&", ())
 
 
-def _ranges(numbers: Iterable[int]) -> list[str]:
+def check_selector(*given: object) -> None:
+    """Raise `PolicyError` for anything but one selector."""
+    if len(given) != 1 or not isinstance(given[0], Selector):
+        shown = f"{given[0]!r} isn't a selector." if len(given) == 1 else "Got several selectors."
+        raise PolicyError(
+            shown,
+            "Select blocks with stage(...), block(...) and branch(...), combined by & | ~.",
+            "Type for example: SE().on(stage(3, 4) & block(-1))",
+        )
+
+
+def ranges(numbers: Iterable[int]) -> list[str]:
     """Turn ``1, 2, 3, 5, -1`` into ``1-3``, ``5`` and ``-1``."""
     runs: list[list[int]] = []
     for number in numbers:
@@ -91,6 +115,7 @@ def combined(kind: Literal["&", "|"], selectors: Iterable[Selector]) -> Selector
     """The intersection or union of one or more selectors."""
     parts: list[Selector] = []
     for selector in selectors:
+        check_selector(selector)
         parts += selector.parts if selector.kind == kind else [selector]
     return parts[0] if len(parts) == 1 else Selector(kind, tuple(parts))
 
