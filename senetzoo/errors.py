@@ -70,6 +70,11 @@ class MissingExtraError(SenetzooError, ImportError):
         )
 
 
+def shortened(text: str) -> str:
+    """A text to quote in a message, cut if it is long."""
+    return text if len(text) <= 80 else f"{text[:77]}..."
+
+
 def first_line(error: BaseException) -> str:
     """First line of another library's error message; its class if the message is empty.
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from senetzoo.errors import ConfigError, PolicyError, check_fields
+from senetzoo.errors import ConfigError, check_fields
 from senetzoo.gates import GATES
 from senetzoo.gates.common import GateModule
 from senetzoo.nn.classifier import Classifier, Config

@@ -245,7 +245,7 @@ FILE = "a plain file name that ends in one of .safetensors, .pth, .pt"
         ("source.revison", "x", "source",
          "The field 'revison' is unknown.\nDid you mean 'revision'?"),
         ("model", "resnet56", "", "Its model is 'resnet56'."),
-        ("sha256", "AB" * 32, "sha256", f'It is "{"AB" * 18}..., not {HASH}.'),
+        ("sha256", "AB" * 32, "sha256", f'It is "{"AB" * 32}", not {HASH}.'),
         ("sha256", "ab", "sha256", f'It is "ab", not {HASH}.'),
         ("sha256", None, "", "An embedded file needs its sha256."),
         ("sha256_prefix", "abc", "sha256_prefix",

@@ -413,7 +413,7 @@ def test_a_gate_needs_a_name() -> None:
         ("se+foo8", f"At 'foo8': 'foo' isn't one of the gates {NAMES}.", OWN),
         (
             "se|my.gates:Mine@pre",
-            "At 'my.gates:Min': a text names gates, and imports no classes.",
+            "At 'my.gates:Mine@pre': a text names gates, and imports no classes.",
             "Type --register my.gates:Mine, or senetzoo.register, and in the policy the name",
         ),
         ("se(widht=8)", f"At 'widht=8)': se has the fields {SE_FIELDS}.", "Did you mean 'width'?"),
@@ -436,6 +436,11 @@ def test_a_gate_needs_a_name() -> None:
         ("se(bias)", "At 'bias)': expected field=value.", HELP),
         ("se8(reduction=4)", "At 'reduction=4)': reduction is given twice.", HELP),
         ("se(bias=true,bias=false)", "At 'bias=false)': bias is given twice.", HELP),
+        (
+            "se+foo(width=round8,bias=false)@pre/s1-2",
+            f"At 'foo(width=round8,bias=false)@pre/s1-2': 'foo' isn't one of the gates {NAMES}.",
+            OWN,
+        ),
         ("se)", "At ')': expected + or | or the end.", HELP),
         ("se eca", "At 'eca': expected + or | or the end.", HELP),
         ("se++eca", "At '+eca': expected the name of a gate.", HELP),
@@ -482,6 +487,9 @@ def test_texts_too_deep_or_too_long() -> None:
         parse(f"{long}|se", GATES)
     with pytest.raises(PolicyError):
         parse("se" + "9" * 10_000, GATES)
+    said = message(lambda: parse("(" * 100_000, GATES), PolicyError)
+    cut = f"'{'(' * 76}..."
+    assert said.startswith(f"{cut} isn't a policy.\nAt {cut}: more than")
 
 
 def test_random_text_is_read_or_refused() -> None:

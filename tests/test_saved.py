@@ -534,7 +534,7 @@ CODE = "__import__('os').system('touch pwned')"
         ({"classes": "abcde"}, "classes", 'It is "abcde", not a list of texts or null.'),
         ({"network__policy": None}, "network.policy", "It is null, not text or an object."),
         ({"network__policy": CODE}, "network.policy",
-         f"{CODE!r} isn't a policy. At \"__import__('\": expected the name of a gate."),
+         f"{CODE!r} isn't a policy. At {CODE!r}: expected the name of a gate."),
         ({"network__policy": "se/s9"}, "network.policy",
          "Se/s9 selects stage 9 of ResNet. ResNet has 2 stages of 1, 2 blocks."),
         ({"weights__sha256": "AB"}, "weights.sha256",

@@ -37,7 +37,7 @@ from typing import (
     is_typeddict,
 )
 
-from senetzoo.errors import BrokenError, ConfigError, SenetzooError, nearest
+from senetzoo.errors import BrokenError, ConfigError, SenetzooError, nearest, shortened
 
 T = TypeVar("T")
 
@@ -362,9 +362,8 @@ def _remedy(kind: type, field: str, hint: Any, value: object) -> str:
 
 
 def shown(raw: object) -> str:
-    """A JSON value for a message, truncated if it is long."""
-    text = json.dumps(raw, default=repr)
-    return text if len(text) <= 40 else f"{text[:37]}..."
+    """A JSON value for a message."""
+    return shortened(json.dumps(raw, default=repr))
 
 
 def inside(where: str, name: str) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 
-from senetzoo.errors import DataError, nearest
+from senetzoo.errors import DataError, nearest, shortened
 
 
 class HiddenLabelsError(DataError):
@@ -115,7 +115,7 @@ def numbered(
     odd = next((label for label in labels if not _is_label(label)), None)
     if odd is not None:
         several = isinstance(odd, (list, tuple))
-        kind = "lists of labels" if several else f"labels such as {_shown(odd)}"
+        kind = "lists of labels" if several else f"labels such as {shortened(repr(odd))}"
         raise DataError(
             f"{name} has {kind}.",
             "Each image needs exactly one class; these have several, or none."
@@ -178,7 +178,7 @@ def _unknown(
     first = labels[numbers.index(None)]
     if isinstance(first, (str, bool)):
         return DataError(
-            f"{name} has the label {_shown(first)}.",
+            f"{name} has the label {shortened(repr(first))}.",
             f"The classes are {listed(classes)}.",
             nearest(str(first), classes),
         )
@@ -188,11 +188,6 @@ def _unknown(
         f"{name} has labels from {min(whole)} to {max(whole)}.",
         known if classes else "Labels are counted from 0.",
     )
-
-
-def _shown(label: object) -> str:
-    text = repr(label)
-    return text if len(text) <= 40 else f"{text[:37]}..."
 
 
 def listed(names: Sequence[str]) -> str:

@@ -22,7 +22,7 @@ import re
 from collections.abc import Callable, Mapping
 from typing import TypeVar
 
-from senetzoo.errors import PolicyError, nearest
+from senetzoo.errors import PolicyError, nearest, shortened
 from senetzoo.nn.slots import BRANCHES, POSITIONS
 from senetzoo.policies.algebra import NONE, Gate, Policy, joined, value_text
 from senetzoo.policies.selectors import EVERYWHERE, Selector, block, branch, combined, stage
@@ -86,10 +86,10 @@ class _Reader:
         if at is not None:
             self.at = at
         self.skip()
-        rest = self.text[self.at : self.at + 12]
+        rest = self.text[self.at :]
         return PolicyError(
-            f"{self.text!r} isn't a policy.",
-            f"At {rest!r}: {expected}." if rest else f"At its end: {expected}.",
+            f"{shortened(repr(self.text))} isn't a policy.",
+            f"At {shortened(repr(rest))}: {expected}." if rest else f"At its end: {expected}.",
             remedy or "Type for example: se16@pre/s3-4+eca/s1-2",
         )
 
