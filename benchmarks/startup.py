@@ -30,7 +30,7 @@ import click
 import torch
 
 from senetzoo._utils.environment import environment
-from senetzoo.bench.spread import Spread
+from senetzoo.eval.spread import Spread
 
 ROOT = Path(__file__).resolve().parent.parent
 # The statement that imports a library, and the one that builds a network; the first library is

@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 import pytest
 
-from senetzoo.bench.spread import Spread, median_interval
+from senetzoo.eval.spread import Spread, median_interval
 
 
 @pytest.mark.parametrize(

@@ -355,6 +355,31 @@ def test_a_truncated_file_of_weights_is_named(lenet: Classifier, tmp_path: Path)
 
 
 @pytest.mark.parametrize("form", FORMATS)
+def test_a_wrong_suffix_is_named(form: Format, lenet: Classifier, tmp_path: Path) -> None:
+    suffix = SUFFIXES[form]
+    file = export(lenet, tmp_path / f"net{suffix}").files[0]
+    other = ".pt2" if form == "onnx" else ".onnx"
+    torch.save(lenet.state_dict(), weights := tmp_path / f"weights{suffix}")
+    wrong = (file.rename(file.with_suffix(other)), weights)
+    for path, right in zip(wrong, (suffix, ".pth"), strict=True):
+        said = message(partial(read_file, path), WeightsError)
+        assert f": it begins like a {right} file.\nRename it to {path.stem}{right}" in said
+
+
+@pytest.mark.parametrize("form", FORMATS)
+def test_images_that_a_file_cannot_run(form: Format, lenet: Classifier, tmp_path: Path) -> None:
+    path = export(lenet, tmp_path / f"net{SUFFIXES[form]}").files[0]
+    file = read_file(path)
+    for images in (torch.zeros(2, 3, 28, 28), torch.zeros(2, 1, 20, 36)):
+        said = message(partial(file.run, images), ConfigError).splitlines()
+        assert said[0] == f"{path} fails on a batch of shape {tuple(images.shape)}."
+        assert said[1].startswith("It says: ")
+        assert said[2:] == ["Prepare each image with the file's transform"]
+    side = file.preprocessing.size
+    assert file.run(torch.zeros(2, 1, side, side)).shape == (2, 10)
+
+
+@pytest.mark.parametrize("form", FORMATS)
 def test_a_changed_file_is_noticed(form: Format, lenet: Classifier, tmp_path: Path) -> None:
     """A byte in the middle is one of the weights: every runtime reads the file as before."""
     path, *_ = (*_, weights) = export(lenet, tmp_path / f"net{SUFFIXES[form]}").files
@@ -520,7 +545,7 @@ def test_the_server_gives_the_same_answers(
 ) -> None:
     folder, model, paths = deployed
     large = (folder / "large.png").read_bytes()
-    unread = "These {} bytes are not an image, not all of one, or one too large"
+    unread = "These {} bytes are not a whole image, or too large"
     monkeypatch.chdir(folder)
     monkeypatch.syspath_prepend(str(folder))
     for name in ("serve", "classify"):
@@ -534,6 +559,14 @@ def test_the_server_gives_the_same_answers(
                 assert_same_answers([json.load(answer)], [one])
         with urllib.request.urlopen(address, timeout=60) as answer:
             assert json.load(answer)["classes"] == list(model.classes)
+        head = urllib.request.Request(address, method="HEAD")
+        with urllib.request.urlopen(head, timeout=60) as nothing:
+            assert nothing.headers["Content-Length"] == answer.headers["Content-Length"]
+            assert nothing.read() == b""
+        form = {"Content-Type": "multipart/form-data; boundary=x"}
+        with pytest.raises(urllib.error.HTTPError) as error:
+            urllib.request.urlopen(urllib.request.Request(address, b"--x", form), timeout=60)
+        assert error.value.code == 415
         for content, text in (
             (b"no image", unread.format(8)),
             (large, unread.format(len(large))),

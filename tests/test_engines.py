@@ -426,7 +426,7 @@ BAD: list[tuple[str, dict[str, Any], str]] = [
      "Give a few hundred, preprocessed: calibration=images"),
     ("openvino", {"dtype": "int8", "calibration": torch.zeros(2, 3, 8, 8)},
      "The engine openvino got calibration of 3x8x8.\n"
-     "The network was compiled for the sample's 3x4x4.\nLoad it again with a sample of this size"),
+     "The network was loaded for the sample's 3x4x4.\nLoad it again with a sample of this size"),
     ("onnxruntime", {"sample": torch.zeros(1, 3, 4, 4, device="meta")},
      "The engine onnxruntime can't run on the device 'meta'.\nIt runs on cpu.\n"
      "Give another device, or engine='eager'"),
@@ -452,7 +452,7 @@ def test_images_of_another_size(found: Engine) -> None:
     run = found.load(Flat(), batch(2, 4))
     assert message(lambda: run(torch.zeros(2, 3, 2, 8)), ConfigError) == (
         f"The engine {found.name} got images of 3x2x8.\n"
-        "The network was compiled for the sample's 3x4x4.\n"
+        "The network was loaded for the sample's 3x4x4.\n"
         "Load it again with a sample of this size"
     )
 
@@ -462,6 +462,9 @@ def test_eager_takes_any_size() -> None:
     run = EAGER.load(model, batch(2))
     with torch.no_grad():
         assert torch.equal(run(batch(3, 24)), model(batch(3, 24)))
+    assert message(lambda: run(torch.zeros(2, 1, 24, 24)), ConfigError).startswith(
+        "The engine eager got images of 1x24x24.\nThe network was loaded for the sample's 3x"
+    )
 
 
 def test_images_elsewhere() -> None:

@@ -7,6 +7,7 @@ import itertools
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import pytest
@@ -56,7 +57,8 @@ def test_each_engine_by_name(name: str) -> None:
     assert compared is not None
     assert compared.error < 1e-4
     assert compared.agreement == 1.0
-    assert compared.rounds >= 3
+    assert compared.rounds >= 6
+    assert compared.speedup.interval is not None
 
 
 def slow(seconds: float, wrong: float = 0.0) -> Callable[[Request], Runner]:
@@ -265,6 +267,28 @@ def test_a_wrong_sample() -> None:
         "It takes float32 images of shape (number, channels, height, width), at least one.\n"
         "Type for example: torch.randn(1, 3, 224, 224)"
     )
+
+
+def test_a_sample_that_the_network_fails_on() -> None:
+    gray = torch.randn(2, 1, 16, 16)
+    for model in (gated(), nn.Sequential(nn.Conv2d(3, 4, 1), nn.Flatten())):
+        said = message(partial(senetzoo.optimize, model, gray), ConfigError)
+        assert "(2, 1, 16, 16)" in said
+        assert "export" not in said
+
+
+def test_noise_is_no_gain(monkeypatch: pytest.MonkeyPatch) -> None:
+    report = senetzoo.optimize(gated(), sample(), engine="eager", compare=False).report
+    monkeypatch.setattr(time, "perf_counter", clock)
+    seconds = itertools.cycle([0.01, 0.04, 0.02])
+
+    def run(images: Tensor) -> Tensor:
+        clock.now += next(seconds)
+        return images.mean((2, 3))
+
+    found = room._compared(run, run, sample(), sample().mean((2, 3)))
+    assert found.speedup.differs is False
+    assert " no difference, " in str(replace(report, comparison=found))
 
 
 def test_a_wrong_engine_and_a_network_that_is_no_graph() -> None:

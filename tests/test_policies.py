@@ -614,7 +614,7 @@ def test_a_rule_that_is_overridden_everywhere_still_matches() -> None:
 def test_joining_a_policy_with_something_else(
     join: Callable[[object, object], object], other: object, remedy: str
 ) -> None:
-    pairs = [(SE(), other)]
+    pairs: list[tuple[object, object]] = [(SE(), other)]
     if not isinstance(other, Selector):  # its own error for |
         pairs.append((other, SE()))
     for pair in pairs:

@@ -65,10 +65,10 @@ def runs() -> str:
                 f"{100 * tally.accuracy:.2f} % [{low:.1f}, {high:.1f}]",
                 SOURCES.get((recipe, variant), ""),
                 f"{run.seconds['train'] / 3600:.2f}",
-                f"{where['machine']}, {commit(where['commit']).removeprefix('commit ')}",
+                f"{where['machine']}, {commit(where['commit'])}",
             ]
         )
-    head = ["run", "epochs", "seed", "test accuracy [95 %]", "source", "hours", "on, at commit"]
+    head = ["run", "epochs", "seed", "test accuracy [95 %]", "source", "hours", "on"]
     return table(head, rows) if rows else "None is recorded yet.\n"
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
-from senetzoo.bench.spread import Spread
+from senetzoo.eval.spread import Spread
 from tables.common import RECORDS, STYLE, commit, every, lines, svg, table
 
 if TYPE_CHECKING:

@@ -13,10 +13,10 @@ import torch
 
 from senetzoo._utils.terminal import columns
 from senetzoo.bench.profile import Part, Profile
-from senetzoo.bench.spread import LEAST_ROUNDS, Spread
 from senetzoo.bench.timing import MEMORY, BenchmarkCase, Timing
 from senetzoo.errors import ConfigError
 from senetzoo.eval.accuracy import Evaluation
+from senetzoo.eval.spread import LEAST_ROUNDS, Spread
 
 # Kernels of a compiled network can't be grouped by layer, so only the longest are shown.
 _KERNELS = 15

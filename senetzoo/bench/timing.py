@@ -24,10 +24,10 @@ from senetzoo._utils.environment import (
     unwarned,
     variable_set,
 )
-from senetzoo.bench.spread import Spread
 from senetzoo.deploy.engines import Dtype, Layout, Runner, engine
 from senetzoo.errors import explained
 from senetzoo.eval.accuracy import failures_explained
+from senetzoo.eval.spread import Spread
 from senetzoo.nn.counting import Counts
 from senetzoo.nn.modes import TORCH_DTYPES
 

@@ -25,7 +25,7 @@ from senetzoo.data.labels import check_classes
 from senetzoo.data.sets import ImageSet, Split
 from senetzoo.data.sources import open_splits, with_val
 from senetzoo.data.split import Images
-from senetzoo.errors import DataError
+from senetzoo.errors import DataError, first_line
 
 ProblemKind: TypeAlias = Literal[
     "empty", "unreadable", "broken", "unsupported", "duplicate", "two labels", "two splits"
@@ -291,8 +291,8 @@ def _look(images: LabeledFiles, index: int) -> _Look:
             return _Look("", (0, 0), "unsupported", "its name isn't UTF-8")
         data = source if isinstance(source, bytes) else read_regular(source)
     except (OSError, ValueError, DataError) as error:  # a null byte in a path is a ValueError
-        why = error.strerror if isinstance(error, OSError) else str(error).partition("\n")[0]
-        return _Look("", (0, 0), "unreadable", f"{why or error}")
+        why = getattr(error, "strerror", None) or first_line(error)
+        return _Look("", (0, 0), "unreadable", why)
     if not data:
         return _Look("", (0, 0), "empty", "it has no bytes")
     try:

@@ -20,7 +20,7 @@ from senetzoo.data.labels import HiddenLabelsError, positions
 from senetzoo.data.listing import read_csv
 from senetzoo.data.sets import SPLITS, ImageSet, Split
 from senetzoo.data.split import Images, hold_out
-from senetzoo.errors import DataError
+from senetzoo.errors import DataError, first_line
 
 Kind: TypeAlias = Literal[
     "digits", "cifar10", "cifar100", "flowers5", "csv", "parquet", "folder", "hub"
@@ -116,7 +116,7 @@ def _labeled(split: Split, read: Callable[[], Images]) -> Images | None:
     except HiddenLabelsError as error:
         if split != "test":
             raise
-        terminal.say_once(str(error).partition("\n")[0])
+        terminal.say_once(first_line(error))
         return None
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import warnings
 import zipfile
 from collections.abc import Callable, Mapping
@@ -22,7 +23,7 @@ from senetzoo.deploy.engines.common import Runner, require
 from senetzoo.deploy.inside import photograph
 from senetzoo.deploy.program import PROBABILITIES, quiet
 from senetzoo.deploy.writers import METADATA, SUFFIXES, TITLES, Format, content_hash, files_of
-from senetzoo.errors import ConfigError, WeightsError, first_line
+from senetzoo.errors import ConfigError, WeightsError, explained, first_line
 from senetzoo.eval.accuracy import Evaluation
 from senetzoo.eval.data import LabeledImages, read_images
 from senetzoo.nn.modes import finite
@@ -167,6 +168,15 @@ _READERS: Mapping[Format, tuple[tuple[str, ...], Callable[[Path], _Read]]] = {
 }
 """Packages that reading each format needs, and its reader."""
 
+# How files begin, by their usual suffix.
+_BEGINNINGS = {
+    ".onnx": rb"\x08[\x01-\x1f]\x12",
+    ".xml": rb"<\?xml[^>]*>\s*<net\b",
+    ".pth": rb"PK\x03\x04.{26}[^/]+/data\.pkl|\x80[\x02-\x05]",
+    ".pt2": rb"PK\x03\x04",
+    ".safetensors": rb".{5}\0{3}\{",
+}
+
 
 def read_file(path: str | Path) -> ExportedFile:
     """Open a file that `senetzoo.export` wrote, to run it on the CPU.
@@ -182,6 +192,17 @@ def read_file(path: str | Path) -> ExportedFile:
     path = user_path(path)
     form = next(form for form, suffix in SUFFIXES.items() if path.suffix == suffix)
     title, engine = TITLES[form]
+    if path.is_file():
+        with path.open("rb") as file:
+            head = file.read(300)
+        found = (s for s, begins in _BEGINNINGS.items() if re.match(begins, head, re.DOTALL))
+        suffix = next(found, path.suffix)
+        if suffix != path.suffix:
+            raise WeightsError(
+                f"Can't read {path}.",
+                f"It isn't {title}: it begins like a {suffix} file.",
+                f"Rename it to {path.with_suffix(suffix).name}",
+            )
     missing = [file for file in files_of(path, form) if not file.is_file()]
     if missing:
         raise WeightsError(
@@ -199,10 +220,16 @@ def read_file(path: str | Path) -> ExportedFile:
             "Export it again",
         ) from error
     metadata: dict[str, Any] = {key: texts[key] for key in _TEXTS if key in texts}
+
+    def explaining(images: Tensor) -> Tensor:
+        asked = f"{path} fails on a batch of shape {tuple(images.shape)}."
+        with explained(asked, "It", "Prepare each image with the file's transform"):
+            return run(images)
+
     try:
         metadata |= {key: json.loads(texts[key]) for key in _NUMBERS if key in texts}
-        found = ExportedFile(path, metadata, run, inside)
-        outputs = found.outputs
+        opened = ExportedFile(path, metadata, explaining, inside)
+        outputs = opened.outputs
         named = len(metadata.get("classes") or range(outputs)) == outputs
         whole = named and {"model", "dtype"} <= metadata.keys() and metadata["temperature"] > 0
     except Exception as error:  # of the values that are missing or wrong, or of the runtime
@@ -217,7 +244,7 @@ def read_file(path: str | Path) -> ExportedFile:
             UserWarning,
             stacklevel=2,
         )
-    return found
+    return opened
 
 
 def _unprepared(path: Path) -> ConfigError:

@@ -8,7 +8,7 @@ import re
 from typing import TYPE_CHECKING, Any
 
 from senetzoo._utils.terminal import printable
-from senetzoo.errors import ConfigError
+from senetzoo.errors import ConfigError, first_line
 from senetzoo.io.folder import LIBRARY, Description
 from senetzoo.nn.counting import Counts
 from senetzoo.runs import Result, chose_epoch
@@ -79,7 +79,7 @@ def check_card(text: str, file: str) -> None:
     except Exception as error:  # from the YAML parser or the client
         raise ConfigError(
             f"The card {file} can't be read.",
-            f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}",
+            f"{type(error).__name__}: {first_line(error)}",
             "Correct the metadata between its two lines of ---",
         ) from None
 

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from senetzoo.errors import TrainingError
+from senetzoo.errors import TrainingError, first_line
 from senetzoo.train.recipe import Recipe
 
 # Signals that ask a run to stop: Ctrl-C, a scheduler, a closed terminal.
@@ -54,7 +54,7 @@ def alone(accelerator: Any, epoch: int, error: RuntimeError, newest: str) -> Tra
     return TrainingError(
         f"Process {accelerator.process_index} of {accelerator.num_processes} can't continue in "
         f"epoch {epoch}; another one may have died.",
-        (str(error).partition("\n")[0] or type(error).__name__) + ".",
+        first_line(error) + ".",
         "Type the same command again" + (f": {newest}" if newest else ""),
     )
 

@@ -228,10 +228,10 @@ class Engine:
                 f"The network was loaded for '{device}'.",
                 f"Type: images.to({str(device)!r})",
             )
-        if self.fixed_size and images.shape[1:] != image:
+        if images.shape[1] != image[0] or (self.fixed_size and images.shape[1:] != image):
             raise ConfigError(
                 f"{owner} got {name} of {'x'.join(map(str, images.shape[1:]))}.",
-                f"The network was compiled for the sample's {'x'.join(map(str, image))}.",
+                f"The network was loaded for the sample's {'x'.join(map(str, image))}.",
                 "Load it again with a sample of this size",
             )
 

@@ -71,18 +71,18 @@ def _core() -> openvino.Core:
 def running(
     model: openvino.Model, precision: str, threads: int, streams: int = 1, *, fixed: bool = True
 ) -> Runner:
-    """`model` as a function of images (N, C, H, W), with `fixed` compiled for each N.
+    """`model` as a function of images (N, C, H, W), with `fixed` compiled for each shape.
 
     A request holds the logits of a call: each call takes an idle request or a new one, so that
     several threads can call at once.
     """
     compiled_for: dict[
-        tuple[int, int], tuple[openvino.CompiledModel, list[openvino.InferRequest]]
+        tuple[int, ...], tuple[openvino.CompiledModel, list[openvino.InferRequest]]
     ] = {}
 
     def run(images: Tensor) -> Tensor:
         # A forked process doesn't have the threads that run its parent's streams.
-        key = os.getpid(), len(images) if fixed else 0
+        key = os.getpid(), *(images.shape if fixed else ())
         if key not in compiled_for:
             with PROCESS:
                 if key not in compiled_for:

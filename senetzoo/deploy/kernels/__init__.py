@@ -65,7 +65,7 @@ def _library_missing() -> tuple[str, str]:
     except subprocess.TimeoutExpired:
         said = f"the compiler takes more than {_SECONDS} seconds"
     except (OSError, RuntimeError) as error:
-        said = str(error).splitlines()[0]
+        said = first_line(error)
     else:
         return "", ""
     return f"It can't be compiled: {said}.", _OTHERWISE
