@@ -12,6 +12,7 @@ import zipfile
 from email.message import Message
 from pathlib import Path
 
+import markdown
 import numpy as np
 import pytest
 from PIL import Image
@@ -96,6 +97,15 @@ def test_metadata(wheel: Path) -> None:
     assert message["Requires-Python"] == ">=3.10"
     entry_points = metadata(wheel, "entry_points.txt").split()
     assert entry_points == ["[console_scripts]", "senetzoo", "=", "senetzoo.cli:main"]
+
+
+def test_a_package_index_can_show_the_description(wheel: Path) -> None:
+    """It resolves no link or picture relative to the repository."""
+    text = str(email.message_from_string(metadata(wheel, "METADATA")).get_payload())
+    headings = re.findall("(?m)^## .*", (ROOT / "README.md").read_text(encoding="utf-8"))
+    assert re.findall("(?m)^## .*", text) == headings != []
+    page = markdown.markdown(text, extensions=["fenced_code"])
+    assert not re.findall(r'(?:href|src)="(?!https:)[^"]*"|<!--', page)
 
 
 SCRIPT = """
