@@ -84,6 +84,5 @@ def _card(tag: str, entry: Entry) -> str:
             f"{entry.license.data}",
         ],
     ]
-    facts = table(["", ""], rows).replace("---:", "---")
     typed = f"```sh\n{commands(entry)}\n```"
-    return f"## `{tag}`\n\n{facts}\n{typed}\n\n{_LIMITS.get(entry.data, '')}\n"
+    return f"## `{tag}`\n\n{table(rows[0], rows[1:])}\n{typed}\n\n{_LIMITS.get(entry.data, '')}\n"

@@ -159,8 +159,8 @@ def _table(description: Description, counts: Counts) -> str:
         "classes": classes,
         "sha256 of model.safetensors": f"`{description.weights.sha256}`",
     }
-    lines = [f"| {name} | {_cell(text)} |" for name, text in rows.items()]
-    return "\n".join(["| | |", "| --- | --- |", *lines])
+    first, *others = (f"| {name} | {_cell(text)} |" for name, text in rows.items())
+    return "\n".join([first, "| --- | --- |", *others])
 
 
 def _cell(text: str) -> str:
