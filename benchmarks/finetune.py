@@ -37,7 +37,6 @@ from senetzoo.data.images import open_image
 from senetzoo.data.listing import read_csv
 from senetzoo.data.split import hold_out
 from senetzoo.eval.data import images_for
-from senetzoo.nn.stem import parse_stem
 from senetzoo.runs import LEFT_OUT, SPLIT, read_log
 from senetzoo.train.finetune import finetune
 from senetzoo.train.recipe import Options, Recipe
@@ -107,9 +106,7 @@ def plain(run: Path, recipe: Recipe, seed: int, workers: int) -> nn.Module:
     test = transforms.Compose(
         [transforms.Resize(int(size / recipe.test_crop)), transforms.CenterCrop(size), *end]
     )
-    model = senetzoo.create(
-        recipe.model, num_classes=5, stem=parse_stem(recipe.stem) if recipe.stem else None
-    )
+    model = senetzoo.create(recipe.model, num_classes=5, stem=recipe.stem or None)
     batches = {
         "train": DataLoader(
             Photographs(parts["train"], train), recipe.batch, shuffle=True, num_workers=workers

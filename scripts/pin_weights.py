@@ -23,7 +23,7 @@ from senetzoo.eval.accuracy import evaluate
 from senetzoo.eval.data import LabeledImages
 from senetzoo.io.folder import WEIGHTS
 from senetzoo.nn.counting import count
-from senetzoo.nn.stem import STEMS, as_stem, parse_stem
+from senetzoo.nn.stem import as_stem
 from senetzoo.spec import merge, named, policy, split
 from senetzoo.train.data import load_data
 from senetzoo.train.recipe import Recipe, read_run
@@ -191,21 +191,9 @@ DATA_TERMS = {
 
 
 def _stem(recipe: Recipe, base: str) -> str | None:
-    """Name of the stem as the manifest has it: None for the network's own."""
-    if not recipe.stem:
-        return None
-    stem = as_stem(parse_stem(recipe.stem))
-    own = named(base).config
-    if as_stem(getattr(own, "stem", stem)) == stem:
-        return None
-    name = next((name for name, value in STEMS.items() if value == stem), None)
-    if name is None:
-        raise ConfigError(
-            f"The stem {recipe.stem} has no name.",
-            "Published weights name their stem, so that it can be built again.",
-            f"Train with one of {', '.join(STEMS)}",
-        )
-    return name
+    """The stem as the manifest has it: None for the network's own."""
+    own = getattr(named(base).config, "stem", recipe.stem)
+    return recipe.stem if recipe.stem and as_stem(recipe.stem) != as_stem(own) else None
 
 
 @click.command(cls=SenetzooCommand)

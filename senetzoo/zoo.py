@@ -92,8 +92,9 @@ def create(
         channels: How the first convolution is adapted: ``"sum"`` to fewer channels, ``"tile"`` to
             more channels (the response to gray images stays the same), or ``"random"``. None
             chooses between the first two.
-        stem: ``"imagenet"``, ``"cifar"``, ``"deep"`` or a `Stem`; None for the network's own. If
-            its tensors differ from the weights', it is initialized randomly.
+        stem: ``"imagenet"``, ``"cifar"``, ``"deep"``, one convolution such as ``"3x3/2+pool"``, or
+            a `Stem`; None for the network's own. If its tensors differ from the weights', it is
+            initialized randomly.
         dropout: Dropout rate before the classifier.
         drop_path: Stochastic depth rate.
         seed: Seed of the random initialization; None draws one from torch's global state. The

@@ -151,9 +151,11 @@ CALLS: list[tuple[Callable[[], object], type[SenetzooError], str]] = [
      "ResNet got in_chans=-1.\nin_chans is a whole number of at least 1.\n"
      "Type for example: in_chans=3"),
     (lambda: create("resnet20", stem="cifra"), ConfigError, "stem='cifra' isn't a stem.\n"
-     "Use 'imagenet', 'cifar', 'deep', or a senetzoo.Stem.\nDid you mean 'cifar'?"),
+     "Use 'imagenet', 'cifar', 'deep', one like '3x3/2+pool', or a senetzoo.Stem.\n"
+     "Did you mean 'cifar'?"),
     (lambda: create("resnet20", stem=any_(7)), ConfigError,
-     "stem=7 isn't a stem.\nUse 'imagenet', 'cifar', 'deep', or a senetzoo.Stem."),
+     "stem=7 isn't a stem.\n"
+     "Use 'imagenet', 'cifar', 'deep', one like '3x3/2+pool', or a senetzoo.Stem."),
     (lambda: Stem(kernels=(2,), strides=(1,)), ConfigError, "Stem got kernels=(2,).\n"
      "kernels is a tuple of one or more odd whole numbers of at least 1.\n"
      "Type for example: kernels=(3,)"),

@@ -461,7 +461,7 @@ def deployed(
 ) -> tuple[Path, Classifier, list[Path]]:
     """A folder with a network of flowers as the page exports it, its programs, and photographs."""
     folder = tmp_path_factory.mktemp("deployed")
-    model = senetzoo.load("resnet20.flowers5_v1")
+    model = senetzoo.load("resnet20.flowers5_v2")
     model.temperature = 1.5
     model.reject_below = REJECT_BELOW
     done = export(model, folder / "photos.onnx", with_preprocessing=True)

@@ -107,7 +107,7 @@ def test_shares_of_the_whole() -> None:
     "tag",
     [
         "se_resnet20.cifar10_v2",  # gates that are run as a part of their block
-        "resnet20.flowers5_v1",  # at another size than the network's own
+        "resnet20.flowers5_v2",  # at another size than the network's own
         "efficientnet_b0.ra4_e3600_r224_in1k",
         "googlenet_bn.imagenet1k_v1",  # auxiliary heads
         "swin_t.imagenet1k_v1",  # attention and tables outside of its layers

@@ -583,7 +583,7 @@ def test_published_figures_are_of_the_whole_published_network(change: str, tmp_p
 
 def test_a_cards_multiply_accumulates_are_those_of_its_input(tmp_path: Path) -> None:
     """The images of these weights have another size than those of ImageNet."""
-    net = senetzoo.load("resnet20.flowers5_v1")
+    net = senetzoo.load("resnet20.flowers5_v2")
     hub.stage(net, "someone/net", tmp_path, None)
     card = (tmp_path / hub.CARD).read_text()
     (size,) = re.findall(r"^\| input \| 3x(\d+)x", card, re.MULTILINE)

@@ -35,7 +35,6 @@ from senetzoo.data.images import open_image
 from senetzoo.errors import DataError, SenetzooError
 from senetzoo.io import folder
 from senetzoo.nn.preprocessing import CIFAR10, Preprocessing
-from senetzoo.nn.stem import parse_stem
 from senetzoo.train.recipe import read_setting
 from senetzoo.train.recipes import RECIPES
 from senetzoo.zoo import find
@@ -141,7 +140,7 @@ KINDS: dict[str, Callable[[random.Random], object]] = {
     "references": lambda draw: find(wrong_text(draw, draw.choice(WORDS))),
     "policies": lambda draw: senetzoo.policy(wrong_text(draw, draw.choice(POLICIES))),
     "stems": lambda draw: senetzoo.config("resnet20").replace(
-        stem=parse_stem(wrong_text(draw, draw.choice(["cifar", "deep", "7x7/2+pool"])))
+        stem=wrong_text(draw, draw.choice(["cifar", "deep", "7x7/2+pool"]))
     ),
     "settings": lambda draw: dataclasses.replace(
         RECIPES["digits"].recipe, **dict([read_setting(wrong_text(draw, draw.choice(SETTINGS)))])

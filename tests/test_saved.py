@@ -524,7 +524,7 @@ CODE = "__import__('os').system('touch pwned')"
          "It is 2, not a number from 0 up to, not including, 1."),
         ({"network__config__stem": "cifra"}, "network.config",
          "Stem='cifra' isn't a stem. Use 'imagenet', "
-         "'cifar', 'deep', or a senetzoo.Stem."),
+         "'cifar', 'deep', one like '3x3/2+pool', or a senetzoo.Stem."),
         ({"network__config__stem": 3}, "network.config.stem", "It is 3, not an object or text."),
         ({"network__config__stem__kernels": [4]}, "network.config.stem.kernels[0]",
          "It is 4, not an odd whole number of at least 1."),

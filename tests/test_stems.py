@@ -109,6 +109,8 @@ def test_input_channels() -> None:
 def test_names() -> None:
     assert (as_stem("imagenet"), as_stem("cifar"), as_stem("deep")) == (IMAGENET, CIFAR, DEEP)
     assert as_stem(TYPED) is TYPED
+    assert as_stem("7x7/2+pool") == IMAGENET
+    assert as_stem("5x5/1") == Stem(kernels=(5,), strides=(1,))
     assert Stem(kernels=[3], strides=[2], pool=True) == TYPED  # type: ignore[arg-type]
     assert hash(Stem(kernels=[3], strides=[2], pool=True)) == hash(TYPED)  # type: ignore[arg-type]
 
@@ -164,10 +166,10 @@ def test_bad_stems(
     ("name", "stem", "text"),
     [
         ("resnet18", "cifer", "stem='cifer' isn't a stem.\n"
-         "Use 'imagenet', 'cifar', 'deep', or a senetzoo.Stem.\n"
+         "Use 'imagenet', 'cifar', 'deep', one like '3x3/2+pool', or a senetzoo.Stem.\n"
          "Did you mean 'cifar'?"),
         ("resnet18", 7, "stem=7 isn't a stem.\n"
-         "Use 'imagenet', 'cifar', 'deep', or a senetzoo.Stem."),
+         "Use 'imagenet', 'cifar', 'deep', one like '3x3/2+pool', or a senetzoo.Stem."),
         ("lenet", "deep", "LeNet got stem='deep'.\n"
          "LeNet has only one stem, 'cifar' for images of 32x32 pixels.\n"
          "Leave out stem, or type stem='cifar'"),

@@ -14,7 +14,6 @@ from torch.nn import functional as F
 
 import senetzoo
 from senetzoo.errors import ConfigError
-from senetzoo.nn.stem import parse_stem
 from senetzoo.train import augment
 from senetzoo.train.augment import Draws
 from senetzoo.train.experiment import Experiment
@@ -242,17 +241,11 @@ def test_parameters_by_depth(name: str, expected: dict[str, int]) -> None:
 # Recipes as values
 
 
-def test_stems_by_their_shape() -> None:
-    assert parse_stem("7x7/2+pool") == senetzoo.Stem(kernels=(7,), strides=(2,), pool=True)
-    assert parse_stem("3x3/1") == senetzoo.Stem(kernels=(3,), strides=(1,))
-    assert parse_stem("cifar") == "cifar"
-
-
 @pytest.mark.parametrize(
     ("changes", "text"),
     [
-        ({"stem": "5x3/2"}, "The recipe got stem='5x3/2'.\n"
-         "stem is one of imagenet, cifar, deep, or like 3x3/2+pool."),
+        ({"stem": "5x3/2"}, "stem='5x3/2' isn't a stem.\n"
+         "Use 'imagenet', 'cifar', 'deep', one like '3x3/2+pool', or a senetzoo.Stem."),
         ({"crop_scale": (0.9, 0.1)}, "The recipe got crop_scale=(0.9, 0.1).\n"
          "crop_scale is two increasing fractions of the area, or (0, 0)."),
         ({"schedule": "step", "step_epochs": (20, 10)}, "The recipe got step_epochs=(20, 10).\n"

@@ -26,7 +26,6 @@ from senetzoo.nn.classifier import Classifier
 from senetzoo.nn.preprocessing import Preprocessing
 from senetzoo.nn.report import LoadReport
 from senetzoo.nn.slots import Site
-from senetzoo.nn.stem import parse_stem
 from senetzoo.policies.algebra import NONE, Gate, resolve
 from senetzoo.policies.recover import recovered
 from senetzoo.registry import CONFIGS, ENTRIES
@@ -295,7 +294,7 @@ def _network_of_0_1(folder: Path) -> tuple[ModelSpec, Preprocessing, tuple[str, 
         options = {
             "num_classes": len(classes),
             "in_chans": preprocessing.channels,
-            "stem": parse_stem(recipe["stem"]) if recipe["stem"] else None,
+            "stem": recipe["stem"] or None,
             "dropout": recipe["dropout"],
             "drop_path": recipe["drop_path"],
             "key_drop": recipe["key_drop"] or None,

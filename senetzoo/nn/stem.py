@@ -59,28 +59,22 @@ DEEP = Stem(kernels=(3, 3, 3), strides=(2, 1, 1), widths=(0.5, 0.5, 1.0), pool=T
 STEMS: dict[str, Stem] = {"imagenet": IMAGENET, "cifar": CIFAR, "deep": DEEP}
 
 
+_TEXT = re.compile(r"(\d+)x\1/(\d+)(\+pool)?")
+
+
 def as_stem(stem: Stem | str) -> Stem:
-    """Look up a stem by name; a `Stem` is returned unchanged."""
+    """Look up a stem by name, or parse ``"7x7/2+pool"``; a `Stem` is returned unchanged."""
     if isinstance(stem, Stem):
         return stem
     if isinstance(stem, str) and stem in STEMS:
         return STEMS[stem]
+    if isinstance(stem, str) and (found := _TEXT.fullmatch(stem)):
+        return Stem(kernels=(int(found[1]),), strides=(int(found[2]),), pool=bool(found[3]))
     raise ConfigError(
         f"stem={stem!r} isn't a stem.",
-        f"Use {', '.join(map(repr, STEMS))}, or a senetzoo.Stem.",
+        f"Use {', '.join(map(repr, STEMS))}, one like '3x3/2+pool', or a senetzoo.Stem.",
         nearest(stem, STEMS) if isinstance(stem, str) else "",
     )
-
-
-_TEXT = re.compile(r"(\d+)x\1/(\d+)(\+pool)?")
-
-
-def parse_stem(text: str) -> Stem | str:
-    """Parse ``"7x7/2+pool"``, one convolution, to a `Stem`; return a name unchanged."""
-    found = _TEXT.fullmatch(text)
-    if found is None:
-        return text
-    return Stem(kernels=(int(found[1]),), strides=(int(found[2]),), pool=bool(found[3]))
 
 
 def stem_convs(stem: Stem, inputs: int, outputs: int) -> nn.Module:

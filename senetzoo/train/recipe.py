@@ -27,7 +27,7 @@ from senetzoo._utils.checks import (
 )
 from senetzoo.errors import ConfigError, check_fields
 from senetzoo.nn.classifier import Classifier
-from senetzoo.nn.stem import STEMS, parse_stem
+from senetzoo.nn.stem import as_stem
 from senetzoo.runs import read_summary, reading_recipe
 from senetzoo.spec import ModelSpec
 from senetzoo.zoo import build, config, find, load
@@ -210,17 +210,17 @@ class Recipe:
 
     def __post_init__(self) -> None:
         check(self, name="The recipe")
+        if self.stem:
+            as_stem(self.stem)
         planned = sum(epochs for _, epochs in self.phases) + self.restart_epochs
         low, high = self.crop_scale
         area = 0.0 < low <= high or low == high == 0.0
         rising = list(self.step_epochs) == sorted(set(self.step_epochs))
         stepped = (self.schedule == "step") == bool(self.step_epochs)
-        stem = self.stem in ("", *STEMS) or parse_stem(self.stem) != self.stem
         for fits, field, right in (
             (area, "crop_scale", "two increasing fractions of the area, or (0, 0)"),
             (rising, "step_epochs", "increasing numbers of epochs, such as (60, 120, 160)"),
             (stepped, "step_epochs", "needed with schedule=step, and only then"),
-            (stem, "stem", f"one of {', '.join(STEMS)}, or like 3x3/2+pool"),
             (self.data == "hub" or not self.stream, "stream", "only for data=hub"),
             (
                 self.flip != "alternate" or not self.stream,
@@ -317,7 +317,7 @@ class Recipe:
         changes = {
             "num_classes": classes,
             "in_chans": channels,
-            "stem": parse_stem(self.stem) if self.stem else None,
+            "stem": self.stem or None,
             "dropout": self.dropout,
             "drop_path": self.drop_path,
             "key_drop": self.key_drop or None,

@@ -126,7 +126,7 @@ class Entry:
     Args:
         model: Name in the registry.
         policy: Policy text beyond the name's own; empty for none.
-        stem: Name of the stem where it is not the network's own; null else.
+        stem: The stem as `create` takes it, where it is not the network's own; null else.
         config: Further fields of the architecture's config that are not the name's own, such as
             ``{"pool": "ceil"}``; empty for none.
         num_classes: Outputs.

@@ -11,7 +11,8 @@ from senetzoo.train.recipes.cifar import CIFAR_SMALL
 FLOWERS_SMALL = Experiment(
     CIFAR_SMALL.recipe.replace(
         name="flowers_small",
-        stem="imagenet",
+        model="resnet20.cifar10_v2",
+        stem="3x3/2+pool",
         data="flowers5",
         phases=((64, 20), (96, 20), (128, 40)),
         batch=64,
@@ -21,9 +22,10 @@ FLOWERS_SMALL = Experiment(
     ),
     quick={"phases": ((32, 1),), "images_per_class": 4, "batch": 10},
 )
-"""ResNet-20 behind the ImageNet stem, trained as `CIFAR_SMALL`; the rest is chosen here.
+"""ResNet-20 from CIFAR-10's weights, trained as `CIFAR_SMALL`; the rest is chosen here.
 
-At 128 pixels the stem leaves maps of 32, as CIFAR-10's are.
+The stem has the weights' 3x3 convolution, with a stride of 2 and a pool: 128 pixels leave maps of 32,
+as CIFAR-10's are.
 
     senetzoo train flowers_small --data flower_photos
 
