@@ -92,7 +92,7 @@ def register(kind: type[ModuleT], *, name: str | None = None) -> type[ModuleT]:
         raise ConfigError(
             f"{path_of(kind)} can't be called {name!r}.",
             f"The name is taken by {path_of(old.kind)}." if old else "The name is taken.",
-            f'Rename the class, or type: senetzoo.register({kind.__name__}, name="my_{name}")',
+            f'Rename it, or write below it: senetzoo.register({kind.__name__}, name="my_{name}")',
         )
     if not form.fullmatch(name):
         raise ConfigError(

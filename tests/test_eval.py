@@ -665,7 +665,13 @@ def test_what_is_printed_fits_80_columns(tmp_path: Path) -> None:
     few = Predictions(logits[:, :10], torch.tensor(labels) % 10)
     files = LabeledFiles(sources, tuple(k % 10 for k in labels), names[:10], "photos")
     found = Evaluation("net", "", "fp32", LabeledImages(files, tuple(range(10))), few)
-    assert "class \\ predicted" in str(found)
+    heads = [*"ABCDEFGHIJ"]
+    assert ["class", "\\", "predicted", *heads] in map(str.split, str(found).splitlines())
+    files = LabeledFiles(sources, files.labels, tuple("0123456789"), "digits")
+    found = Evaluation("net", "", "fp32", LabeledImages(files, tuple(range(10))), few)
+    rows = [line.split() for line in str(found).splitlines()]
+    assert ["class", "\\", "predicted", *"0123456789"] in rows
+    assert ["3", *map(str, few.confusion()[3].tolist())] in rows
 
 
 # Calibration

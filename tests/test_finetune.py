@@ -33,7 +33,7 @@ from senetzoo.train.data import load_data
 from senetzoo.train.finetune import Finetuned, finetune
 from senetzoo.train.log import Progress
 from senetzoo.train.optim import freeze, make_optimizer
-from senetzoo.train.pace import WARM_STEPS, Pace
+from senetzoo.train.pace import WARM_STEPS, Pace, measure_step
 from senetzoo.train.recipe import Recipe
 from senetzoo.train.run import Trainer
 from senetzoo.train.step import depths, loss_of
@@ -566,6 +566,37 @@ def test_what_is_left_is_in_the_lines_once_it_is_measured(monkeypatch: pytest.Mo
         2,
     )  # fmt: skip
     assert said[-1].endswith("validation accuracy 25.00%, 5 images/s, 5 min 20 s left")
+
+
+def test_one_slow_epoch_does_not_change_what_is_left(monkeypatch: pytest.MonkeyPatch) -> None:
+    now, said = 0.0, list[str]()
+    monkeypatch.setattr(time, "perf_counter", lambda: now)
+    progress = Progress("run", [(32, 100)] * 10, 0, said.append, bar=False)
+    line = {"size": 32, "lr": 0.1, "train_loss": 1.0, "train_accuracy": 0.5, "test_accuracy": None}
+    for epoch in range(1, 6):
+        for _ in range(10):
+            now += 60.0 if epoch == 3 else 1.0
+            progress.advance(10)
+        progress.epoch({**line, "epoch": epoch, "images_per_second": 5.0}, 10)
+    assert [text.rpartition(", ")[2] for text in said[2:]] == [
+        "1 min 10 s left",
+        "1 min left",
+        "50 s left",
+    ]
+
+
+def test_one_slow_step_does_not_change_the_estimate(monkeypatch: pytest.MonkeyPatch) -> None:
+    now, steps = 0.0, iter([50.0] * WARM_STEPS + [1.0, 1.0, 90.0, 1.0, 1.0, 1.0, 1.0, 1.0])
+
+    def step(batch: int) -> None:
+        nonlocal now
+        now += next(steps)
+
+    monkeypatch.setattr(time, "perf_counter", lambda: now)
+    assert measure_step(step, lambda number: range(100)) == 1.0
+    # Four workers are done at once: every fourth step waits for all of them.
+    steps = iter([50.0] * WARM_STEPS + [8.0, 0.0, 0.0, 0.0] * 2)
+    assert measure_step(step, lambda number: range(100), together=4) == 2.0
 
 
 def test_learning_rates_by_depth_and_frozen_parts() -> None:

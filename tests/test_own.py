@@ -293,8 +293,12 @@ def test_two_classes_of_one_name() -> None:
         """Another class."""
 
     senetzoo.register(ChannelScale)
-    with pytest.raises(ConfigError, match=r"The name is taken by test_own:ChannelScale\."):
+    with pytest.raises(ConfigError, match=r"The name is taken by test_own:ChannelScale\.") as e:
         senetzoo.register(Second, name="channel_scale")
+    # Also what to do about two gates on a command line.
+    assert str(e.value).endswith(
+        'Rename it, or write below it: senetzoo.register(Second, name="my_channel_scale")'
+    )
 
 
 def test_a_whole_number_is_a_number() -> None:

@@ -176,7 +176,7 @@ def test_markdown_has_its_pictures(tmp_path: Path) -> None:
 def test_a_real_run(tmp_path: Path) -> None:
     """A report of a run that `senetzoo train` wrote."""
     run, out = tmp_path / "run", tmp_path / "page.html"
-    train = ("train", "digits", "--quick", "--out", run, "--set", "model=se_lenet5")
+    train = ("train", "digits", "--quick", "--out", run, "--set", "model=lenet5+se16")
     result = commands.run(*train)
     assert result.exit_code == 0, result.output
     (end,) = log_of(run, "end")
@@ -758,6 +758,8 @@ def test_what_differs_between_runs(tmp_path: Path) -> None:
     assert ["name", "r"] in same
     assert usual == [["crop_scale", "0.08, 1.0"], ["flip", "True"]]
     assert ["environment: torch", "2.13.0"] in same
+    assert ["model: params", "61,706"] in same
+    assert not any("lenet5" in row for row in same)  # the name is in the table of results
     assert differ == [
         ["seed", "0", "1"],
         ["lr", "0.1", "0.2"],

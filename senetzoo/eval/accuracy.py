@@ -189,14 +189,13 @@ class Evaluation:
 
     def _confusion(self) -> list[str]:
         """Images by class (rows) and predicted class (columns)."""
-        matrix = self.predictions.confusion()
-        letters = string.ascii_uppercase[: len(self.outputs)]
-        rows = [["", "class \\ predicted", *letters]]
-        rows += [
-            [letter, cut(name, _NAME), *map(str, counts)]
-            for letter, name, counts in zip(letters, self.outputs, matrix.tolist(), strict=True)
-        ]
-        return columns(rows, left={1})
+        heads, names = self.outputs, [cut(name, _NAME) for name in self.outputs]
+        if max(map(len, heads)) > 2:
+            heads = tuple(string.ascii_uppercase[: len(heads)])
+            names = [f"{head}  {name}" for head, name in zip(heads, names, strict=True)]
+        matrix = zip(names, self.predictions.confusion().tolist(), strict=True)
+        rows = [[name, *map(str, counts)] for name, counts in matrix]
+        return columns([["class \\ predicted", *heads], *rows])
 
     def _wrong(self) -> list[str]:
         """The most confident mistakes."""

@@ -406,7 +406,8 @@ def flat(run: Run) -> dict[str, str]:
     fields = {"seed": str(header["seed"]), "variant": str(header["variant"] or "")}
     for part in ("model", "recipe", "environment"):
         for name, value in header[part].items():
-            if value not in (None, "", [], {}):
+            # The recipe has the name, too.
+            if value not in (None, "", [], {}) and (part, name) != ("model", "name"):
                 fields[name if part == "recipe" else f"{part}: {name}"] = _text(value)
     return fields
 

@@ -151,7 +151,7 @@ def measure(recipe: Recipe, data: Data, seed: int, options: Options) -> Pace:
             trainer.sums.finite()  # synchronizes with the device
 
         with closing(trainer.batches):
-            each = measure_step(step, trainer.batches.epoch)
+            each = measure_step(step, trainer.batches.epoch, max(1, options.workers))
         images = data.test if data.validation is None else data.validation
         some = images.first(max(1, 64 // len(data.classes)))
         begun = time.perf_counter()

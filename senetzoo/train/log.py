@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import statistics
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -109,8 +110,8 @@ def track(board: Any, record: dict[str, Any]) -> None:
 class Progress:
     """Progress of a run: a bar on a terminal, otherwise a line per minute.
 
-    The remaining time is measured without the first steps, which compile. The cost of a step is
-    assumed to be proportional to its pixels.
+    The remaining time is that of the median epoch, without the first steps, which compile. The cost
+    of a step is assumed to be proportional to its pixels.
 
     Args:
         name: Name of the run.
@@ -133,8 +134,10 @@ class Progress:
 
         self._say, self._epochs, self._done = say, epochs, done
         self._begun = self._glanced = self._reported = time.perf_counter()
-        # Start of the measurement, the work done before it, and the steps.
+        # Start of the epoch's measurement, the work done before it, the steps, and the seconds per
+        # work of the epochs so far.
         self._start, self._from, self._steps = self._begun, 0.0, 0
+        self._paces: list[float] = []
         self._bar: Any = tqdm(
             total=sum(images for _, images in epochs),
             initial=done,
@@ -191,6 +194,9 @@ class Progress:
         if record.get("ema_val_accuracy") is not None:
             parts += [f"moving average {record['ema_val_accuracy']:.2%}"]
         parts += [f"{record['images_per_second']:,.0f} images/s"]
+        if (pace := self._pace()) is not None:
+            self._paces.append(pace)
+            self._start, self._from = time.perf_counter(), self._work(self._done)
         if (left := self._left()) is not None:
             parts += [f"{clock(left)} left"]
         self._reported = time.perf_counter()
@@ -202,14 +208,19 @@ class Progress:
             self._say(line)
 
     def _left(self) -> float | None:
-        """Remaining seconds at the measured pace; None before it is measured."""
+        """Remaining seconds at the pace of the median epoch; None before one is measured."""
+        pace = statistics.median(self._paces) if self._paces else self._pace()
+        if pace is None:
+            return None
+        total = sum(images for _, images in self._epochs)
+        return (self._work(total) - self._work(self._done)) * pace
+
+    def _pace(self) -> float | None:
+        """Seconds per work in this epoch; None before it is measured."""
         work = self._work(self._done) - self._from
         if self._steps <= WARM_STEPS or work <= 0:
             return None
-        rate = work / max(time.perf_counter() - self._start, 1e-9)
-        return (
-            self._work(sum(images for _, images in self._epochs)) - self._work(self._done)
-        ) / rate
+        return (time.perf_counter() - self._start) / work
 
     def _work(self, images: int) -> float:
         """Pixels in the first `images` images of the run."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import statistics
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -67,12 +68,15 @@ class Pace:
         return self.seconds(recipe) > _COMPILING_PAYS
 
 
-def measure_step(step: Callable[[_T], object], epoch: Callable[[int], Iterable[_T]]) -> float:
-    """Seconds of a step, including the wait for its batch.
+def measure_step(
+    step: Callable[[_T], object], epoch: Callable[[int], Iterable[_T]], together: int = 1
+) -> float:
+    """Seconds of the median step, including the wait for its batch.
 
     Args:
         step: Runs a step on a batch and synchronizes with the device.
         epoch: Returns the batches of an epoch by its number.
+        together: How many batches can arrive at once; only so many steps together have a duration.
     """
     times = [time.perf_counter()]
     for batch in chain.from_iterable(map(epoch, count())):
@@ -81,4 +85,7 @@ def measure_step(step: Callable[[_T], object], epoch: Callable[[int], Iterable[_
         steps = len(times) - 1 - WARM_STEPS
         if steps >= _STEPS or (steps > 0 and times[-1] - times[WARM_STEPS] > _SECONDS):
             break
-    return (times[-1] - times[WARM_STEPS]) / (len(times) - 1 - WARM_STEPS)
+    measured = times[WARM_STEPS:]
+    together = min(together, len(measured) - 1)
+    spans = zip(measured, measured[together:], strict=False)
+    return statistics.median(after - before for before, after in spans) / together

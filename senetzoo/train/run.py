@@ -22,7 +22,9 @@ from senetzoo.io.folder import WEIGHTS
 from senetzoo.io.save import write as write_network
 from senetzoo.nn.classifier import Classifier
 from senetzoo.nn.counting import count
+from senetzoo.registry import ENTRIES
 from senetzoo.runs import LOG, read_log
+from senetzoo.spec import name_of
 from senetzoo.train import checkpoint, evaluate, log, stop
 from senetzoo.train.batches import Batches, WorkerError, worker_error
 from senetzoo.train.best import Best
@@ -284,8 +286,10 @@ class Trainer:
     # What is written
 
     def _begin(self, variant: str, command: str) -> None:
+        name = name_of(self.model)
         model = {
-            "name": self.recipe.model,
+            # "lenet5+se16" is "se_lenet5"; other policies are as they were given.
+            "name": name if name in ENTRIES else self.recipe.model,
             "params": self.counts.params,
             "macs": self.counts.macs,
         }
