@@ -26,6 +26,9 @@ SPLIT, LEFT_OUT = "split.csv", "left_out.csv"
 FILES = "files"
 """Key in the metadata of ``test.safetensors``: a JSON list of the files of the mistakes."""
 
+OWN_LOOP = "own loop"
+"""The recipe's name in a run of another training loop."""
+
 QUICK_IMAGES = 64
 """The most images of each class that a run with ``--quick`` uses."""
 

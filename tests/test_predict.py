@@ -24,15 +24,18 @@ from torch import Tensor, nn
 
 import senetzoo
 from senetzoo import zoo
-from senetzoo._utils.terminal import cells
+from senetzoo._utils.terminal import cells, say_once
 from senetzoo.cli.predict import _Table
+from senetzoo.data.images import WRITTEN
 from senetzoo.errors import ConfigError, WeightsError
 from senetzoo.eval.predict import Guess, Prediction, predict
+from senetzoo.inspect.pictures import png
 from senetzoo.nn.classifier import Classifier
 from senetzoo.nn.maps import FeatureInfo, FeatureInfos
 from senetzoo.nn.preprocessing import CIFAR10, Preprocessing
 from senetzoo.nn.report import LoadReport
 from senetzoo.nn.slots import TensorMap
+from senetzoo.report.markup import MARK
 
 CLASSES = ("red", "green", "blue")
 PLAIN = Preprocessing(4, (0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
@@ -312,6 +315,33 @@ def test_files_folders_and_standard_input_in_their_order(tmp_path: Path) -> None
 
 
 @pytest.mark.usefixtures("colors")
+def test_pictures_of_a_report_are_left_out_of_a_folder(tmp_path: Path, colors: Colors) -> None:
+    image = Image.new("RGB", (8, 8), (250, 0, 0))
+    image.save(tmp_path / "photo.png")
+    (tmp_path / "loss.png").write_bytes(png(image, MARK))
+    (tmp_path / "photo.explain.png").write_bytes(png(image, WRITTEN))
+    done = run("--json", tmp_path)
+    (line,) = done.stdout.splitlines()
+    assert json.loads(line)["image"] == str(tmp_path / "photo.png")
+    said = "2 files left out, written by senetzoo: loss.png, photo.explain.png"
+    assert f"{tmp_path}: {said}" in done.stderr
+    # One that is named is an image.
+    assert "error" not in json.loads(run("--json", tmp_path / "loss.png").stdout)
+
+
+def test_a_network_for_gray_images_says_so_of_color_ones_once(
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    model = senetzoo.load("lenet5")
+    said = "Color images become gray, 32x32; the network knows only 0, 1, 2, 3, 4, 5, 6, 7, 8, 9\n"
+    say_once.cache_clear()
+    capfd.readouterr()
+    predict(model, Image.new("L", (8, 8)))
+    assert capfd.readouterr().err == ""
+    predict(model, [Image.new("RGB", (8, 8))] * 2)
+    assert capfd.readouterr().err == said
+
+
 def test_names_that_are_no_text(tmp_path: Path) -> None:
     for name in (b"caf\xe9.png", b"esc\x1b[31m.png"):
         image = io.BytesIO()

@@ -471,7 +471,7 @@ def test_runs_of_other_recipes_are_neither_pooled_nor_paired(tmp_path: Path) -> 
         own = {"own": code, "same": "0"}
         seeds_of(tmp_path / "code" / code, "own", correct, recipe=gated, own=own)
         seeds_of(tmp_path / "code" / code, "plain", (100, 120), recipe=recipe)
-    found = json.loads(report(tmp_path / "code", "--out", out, "--json").stdout)
+    found = json.loads(report(tmp_path / "code", "--out", tmp_path / "code.html", "--json").stdout)
     pairs = {(each["variant"], each["baseline"]): each["points"][0] for each in found["paired"]}
     assert pairs == {
         ("own (code abcdef)", "plain"): pytest.approx(-1.0),
@@ -504,6 +504,21 @@ def test_runs_of_other_recipes_are_neither_pooled_nor_paired(tmp_path: Path) -> 
     found = json.loads(report(*alone, "--out", out, "--json").stdout)
     assert (found["paired"], found["by_image"]) == ([], [])
     assert "their recipes differ" in found["no_difference"]
+
+
+def test_a_mixture_is_named(tmp_path: Path) -> None:
+    recipe = {"name": "digits", "model": "lenet5", "epochs": 60}
+    write_run(tmp_path / "one", recipe=recipe)
+    model = {"name": "se_lenet5", "params": 61774}
+    short = {**recipe, "model": "se_lenet5", "epochs": 3}
+    write_run(tmp_path / "two", recipe=short, model=model)
+    out = tmp_path / "page.html"
+    said = "The runs differ in more than their networks: epochs."
+    assert report(tmp_path, "--out", out).stderr == f"{said}\n"
+    assert said in page_of(out).words
+    write_run(tmp_path / "three", recipe={**short, "name": "other"}, model={**model, "name": "x"})
+    said = f"The runs are of several experiments: digits (2 runs), other (1 run). {said}"
+    assert report(tmp_path, "--out", out).stderr == f"{said}\n"
 
 
 def test_copies_of_a_run_count_once(tmp_path: Path) -> None:
@@ -909,8 +924,9 @@ def test_wrong_calls(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     b = write_run(tmp_path / "b", classes=("x", "y", "z"), data="B")
     result = report(a, b, "--out", tmp_path / "page.html")
     assert result.stderr == (
-        "error: The runs can't share a report.\nTheir classes differ: their data sets are A, B.\n"
-        "Give runs on the same data set\n"
+        "error: The runs can't share a report.\n"
+        f"Their classes differ: their data sets are A ({a}), B ({b}).\n"
+        "Give the folders of runs on one data set\n"
     )
     result = report(a, "--out", tmp_path / "page.pdf")
     assert result.stderr == (
@@ -924,9 +940,18 @@ def test_a_report_replaces_reports_and_no_other_file(tmp_path: Path) -> None:
     run, page = write_run(tmp_path / "run"), tmp_path / "page.html"
     assert not report(run, "--out", page).output.endswith("(replaced)\n")
     before = page.read_bytes()
-    page.write_bytes(before[:-100])
     assert report(run, "--out", page).output.endswith("page.md (replaced)\n")
     assert page.read_bytes() == before
+    other = write_run(tmp_path / "other")
+    result = report(other, "--out", page)
+    assert f"replace {page}.\nIt is a report on other runs.\nGive other" in result.stderr
+    assert page.read_bytes() == before
+    assert report(run, other, "--out", page).exit_code == 0
+    notes = page.with_suffix(".md")
+    notes.write_text(edited := notes.read_text() + "We conclude ...\n")
+    result = report(run, "--out", page)
+    assert f"replace {notes}.\nIt is a report that was edited.\nGive other" in result.stderr
+    assert notes.read_text() == edited
     for name in ("index.html", "README.md"):
         theirs = tmp_path / name
         theirs.write_text("Made by `senetzoo report`, says its author.\n")

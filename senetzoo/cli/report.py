@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -47,7 +48,8 @@ def command(
 
     Writes a self-contained HTML page, and the same as Markdown: curves, accuracy with intervals,
     classes, confusions, mistakes, gradients, time, recipe. Works for runs in progress too, but
-    not in their first epoch. Existing reports are replaced; other files are not.
+    not in their first epoch. A report on some of these runs is replaced, unless it was edited;
+    other files are not.
 
     \b
     Examples:
@@ -71,8 +73,8 @@ def command(
             "It is an HTML page, with a Markdown file of the same name beside it.",
             f"Type for example: --out {out.parent / page_name}",
         )
-    replaced = _replaced([out, out.with_suffix(".md")])
     found, recipes = told_apart(find(runs), varied_by, default_fields())
+    replaced = _replaced([out, out.with_suffix(".md")], found)
     if recipes:
         echo(recipes, err=True)
     title = title or ", ".join(dict.fromkeys(path.name for path in runs))
@@ -92,17 +94,45 @@ def command(
     say(as_json, values, text + " (replaced)" * replaced)
 
 
-def _replaced(files: Iterable[Path]) -> bool:
-    """Whether some of the files exist; `ConfigError` if one isn't of a report."""
+def _replaced(files: Iterable[Path], runs: Sequence[Run]) -> bool:
+    """Whether some of the files exist; `ConfigError` if a report on `runs` can't replace one."""
     there = [file for file in files if file.exists()]
     for file in there:
-        if not _is_ours(file):
+        if why := _why_kept(file, runs):
             raise ConfigError(
                 f"The report can't replace {file}.",
-                "It exists, and isn't known to be of a report.",
+                why,
                 "Give other places with --out and --png, or move it away",
             )
     return bool(there)
+
+
+def _why_kept(file: Path, runs: Sequence[Run]) -> str:
+    if not _is_ours(file):
+        return "It exists, and isn't known to be of a report."
+    text, signed, rest = file.read_text("utf-8", errors="replace").rpartition(_SIGNED)
+    *theirs, checksum, _ = ["", "", *rest.split()]
+    if not signed:  # a picture
+        return ""
+    if checksum != _hash(text):
+        return "It is a report that was edited."
+    return "" if {*theirs} & {*_hashes(runs)} else "It is a report on other runs."
+
+
+_SIGNED = "<!-- runs and checksum: "
+
+
+def _signed(text: str, runs: Sequence[Run]) -> bytes:
+    """`text`, followed by hashes of its runs' folders and of itself."""
+    return f"{text}{_SIGNED}{' '.join(_hashes(runs))} {_hash(text)} -->\n".encode()
+
+
+def _hashes(runs: Sequence[Run]) -> list[str]:
+    return [_hash(str(run.folder.resolve())) for run in runs]
+
+
+def _hash(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def _is_ours(file: Path) -> bool:
@@ -132,8 +162,8 @@ def write(
     files = {pictures / name: content for name, content in drawn.items()}
     if pngs is not None:
         files |= {pngs / f"{plot.name}.png": plot.png() for plot in page.plots(made)}
-    files |= {beside: text.encode(), out: page.html(made).encode()}
-    _replaced(files)
+    files |= {beside: _signed(text, runs), out: _signed(page.html(made), runs)}
+    _replaced(files, runs)
     before = beside.read_text("utf-8", errors="replace") if beside.exists() else ""
     shown = [f for f in pictures.glob("*") if f"({pictures.name}/{f.name})" in before]
     for folder in {file.parent: None for file in files}:

@@ -39,15 +39,36 @@ EXPLAINED = "explain.html"
 _OTHERS = {".pdf", ".ps", ".eps", ".mpg", ".mpeg", ".h5", ".hdf", ".bufr", ".grib", ".fits", ".fit"}
 
 
+WRITTEN = "written by senetzoo"
+"""In the comment of each picture that a command writes to a folder."""
+
+
 def images_in(folder: Path) -> list[Path]:
-    """The images that `image_files` lists; other files, and images below, are counted on stderr."""
+    """The images that `image_files` lists, without pictures that senetzoo wrote.
+
+    What is left out, and images below, are counted on stderr.
+    """
     found, others = image_files(folder)
     _say_left_out(folder, others, "not named like an image")
+    ours = {path for path in found if _is_written(path)}
+    _say_left_out(folder, sorted(ours), WRITTEN)
+    found = [path for path in found if path not in ours]
     if below := [path for path in found if path.parent != folder]:
         first = below[0].relative_to(folder).parent
         count = f"{len(below)} of {len(found)} images are in subfolders"
         terminal.say_once(f"{folder}: {count}, such as {first}")
     return found
+
+
+def _is_written(path: Path) -> bool:
+    """Whether a PNG has the comment `WRITTEN`, which precedes the pixels."""
+    try:
+        if path.suffix != ".png" or not path.is_file():
+            return False
+        with path.open("rb") as file:
+            return WRITTEN.encode() in file.read(1024)
+    except OSError:  # reading the image will say why
+        return False
 
 
 def image_files(folder: Path) -> tuple[list[Path], list[Path]]:

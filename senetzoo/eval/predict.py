@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -12,19 +12,20 @@ import torch
 from torch import Tensor
 
 from senetzoo._utils.files import user_path
+from senetzoo._utils.terminal import say_once
 from senetzoo.data.images import images_in, open_image
+from senetzoo.data.labels import listed
 from senetzoo.errors import ConfigError, DataError
 from senetzoo.nn.classifier import Classifier
 from senetzoo.nn.head import NO_CLASSIFIER
 from senetzoo.nn.modes import evaluated, finite
+from senetzoo.nn.preprocessing import Preprocessing
 from senetzoo.nn.transforms import transforms
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
     from PIL.Image import Image
-
-    from senetzoo.nn.preprocessing import Preprocessing
 
     Pixels = Image | Tensor | NDArray[np.uint8] | bytes
     ImageOrPath = Pixels | str | Path
@@ -187,7 +188,7 @@ def predictions(
     """
     sources = iter(sources)
     while chunk := list(islice(sources, batch)):
-        read = [_read(source, transform) for _, source in chunk]
+        read = [_read(source, transform, names) for _, source in chunk]
         tensors = [result for result in read if isinstance(result, Tensor)]
         guesses = iter(best(probabilities(tensors), top, names) if tensors else [])
         for (name, _), result in zip(chunk, read, strict=True):
@@ -199,17 +200,22 @@ def predictions(
 
 
 def _read(
-    source: Pixels | Path | DataError, transform: Callable[[Image | Tensor], Tensor]
+    source: Pixels | Path | DataError,
+    transform: Callable[[Image | Tensor], Tensor],
+    names: Sequence[str],
 ) -> Tensor | DataError:
-    """Turn an image into the network's input, or return the error."""
+    """Turn an image into the network's input, or return the error.
+
+    Says once that a network for gray images gets color ones, and which classes it knows.
+    """
     if isinstance(source, DataError):
         return source
     from PIL import Image as PILImage
 
     try:
         if isinstance(source, (Path, bytes)):
-            return transform(open_image(source))
-        if not isinstance(source, (Tensor, PILImage.Image)):
+            source = open_image(source)
+        elif not isinstance(source, (Tensor, PILImage.Image)):
             try:
                 source = PILImage.fromarray(source)
             except (AttributeError, TypeError, ValueError) as error:
@@ -219,6 +225,10 @@ def _read(
                     "Pass a path, the content of a file, a PIL image, a uint8 tensor (C, H, W) "
                     "or a uint8 array (H, W, 3)",
                 ) from None
+        color = getattr(source, "mode", "") == "RGB"
+        if color and isinstance(transform, Preprocessing) and transform.channels == 1:
+            size = f"{transform.size}x{transform.size}"
+            say_once(f"Color images become gray, {size}; the network knows only {listed(names)}")
         return transform(source)
     except DataError as error:
         return error

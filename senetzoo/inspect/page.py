@@ -11,7 +11,7 @@ from string import Template
 import senetzoo
 from senetzoo._utils.files import atomically
 from senetzoo._utils.terminal import clean, printable
-from senetzoo.data.images import EXPLAINED
+from senetzoo.data.images import EXPLAINED, WRITTEN
 from senetzoo.errors import ConfigError
 from senetzoo.inspect.evidence import Channel, Evidence
 from senetzoo.inspect.excitations import Excitation, short_name
@@ -52,7 +52,7 @@ class Page:
         """Add an image, write its picture, and return the path of the picture."""
         lines = [f"{label}  {100 * probability:.1f} %" for label, probability in guesses]
         path = self.path.with_name(self._file(source))
-        content = png(sheet(found, f"{name}: {self._network}", lines))
+        content = png(sheet(found, f"{name}: {self._network}", lines), WRITTEN)
         with atomically(path) as partial:
             partial.write_bytes(content)
         self._sections.append(_section(name, guesses, found))

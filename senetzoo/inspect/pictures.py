@@ -10,6 +10,7 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageDraw, ImageFont
+from PIL.PngImagePlugin import PngInfo
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -67,10 +68,12 @@ def strip(relative: Tensor, width: int, height: int) -> Image.Image:
     return cells.resize((width, height), method)
 
 
-def png(image: Image.Image) -> bytes:
+def png(image: Image.Image, comment: str = "") -> bytes:
     """Encode an image as PNG."""
-    data = io.BytesIO()
-    image.save(data, "png")
+    data, info = io.BytesIO(), PngInfo()
+    if comment:
+        info.add_text("Comment", comment)
+    image.save(data, "png", pnginfo=info)
     return data.getvalue()
 
 

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 
 from senetzoo.report.run import Run, by_label
+from senetzoo.runs import OWN_LOOP
 
 # They change a result only by rounding, if at all.
 _SAME = {"name", "compile", "channels_last", "deterministic"}
@@ -28,7 +30,7 @@ def told_apart(
         defaults: Values of recipes that older versions didn't record.
 
     Returns:
-        The runs, and a sentence about the recipes; empty if there is nothing to tell apart.
+        The runs, and what is said of their experiments and recipes; empty if they are alike.
     """
     runs = _versions(runs)
     settings = {run.folder: _settings(run, defaults) for run in runs}
@@ -47,12 +49,24 @@ def told_apart(
         names, values = everywhere | own[run.folder], settings[run.folder]
         recipe = ", ".join(f"{name}={values[name]}" for name in values if name in names)
         found.append(dataclasses.replace(run, recipe=numbers.setdefault(recipe, len(numbers) + 1)))
+    said = _mixture(runs)
     if len(numbers) < 2:
-        return list(runs), ""
+        made = [settings[r.folder] for r in runs if r.header["recipe"]["name"] != OWN_LOOP]
+        if more := ", ".join(sorted(_differ(made) - varied - {"model"})):
+            said += f"The runs differ in more than their networks: {more}."
+        return list(runs), said.rstrip()
     listed = "; ".join(
         f"recipe {number}: {recipe or 'as the default'}" for recipe, number in numbers.items()
     )
-    return found, f"The runs have different recipes, which are not pooled or compared. {listed}."
+    said += f"The runs have different recipes, which are not pooled or compared. {listed}."
+    return found, said
+
+
+def _mixture(runs: Sequence[Run]) -> str:
+    """A sentence that names the experiments, if there are several."""
+    names = Counter(run.header["recipe"]["name"] for run in runs)
+    listed = ", ".join(f"{name} ({count} run{'s' * (count > 1)})" for name, count in names.items())
+    return f"The runs are of several experiments: {listed}. " if len(names) > 1 else ""
 
 
 def _versions(runs: Sequence[Run]) -> list[Run]:

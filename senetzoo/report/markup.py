@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from senetzoo._utils.terminal import clean, printable
+from senetzoo.data.images import WRITTEN
 from senetzoo.errors import MissingExtraError
 
-MARK = "<!-- written by senetzoo report -->"
+MARK = f"<!-- {WRITTEN} report -->"
 """In every file of a report, by which a new one knows those that it may replace."""
 
 

@@ -335,7 +335,6 @@ def markdown(report: dict[str, Any], folder: str) -> tuple[str, dict[str, bytes]
 def _sheet(pngs: Sequence[bytes], columns: int = 8) -> bytes:
     """Arrange pictures of the same size in a grid, enlarging small ones."""
     from PIL import Image
-    from PIL.PngImagePlugin import PngInfo
 
     images = [Image.open(io.BytesIO(data)).convert("RGB") for data in pngs]
     factor = max(1, 96 // max(images[0].size))
@@ -345,10 +344,7 @@ def _sheet(pngs: Sequence[bytes], columns: int = 8) -> bytes:
     for number, image in enumerate(images):
         place = (number % columns * (width + 4) + 2, number // columns * (height + 4) + 2)
         sheet.paste(image.resize((width, height), Image.Resampling.NEAREST), place)
-    content, comment = io.BytesIO(), PngInfo()
-    comment.add_text("Comment", MARK)
-    sheet.save(content, "png", pnginfo=comment)
-    return content.getvalue()
+    return png(sheet, MARK)
 
 
 def fluctuation(run: Run) -> tuple[int, int, float, float] | None:

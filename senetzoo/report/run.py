@@ -158,12 +158,19 @@ def find(paths: Sequence[Path]) -> list[Run]:
             f"{'Its' if one else 'Their'} first epoch is not finished.",
             "Wait for it, or run the command that started it again",
         )
-    data = {run.header["data"]["name"]: run.classes for run in runs}
-    if len({tuple(map(same, classes)) for classes in data.values()}) > 1:
+    data: dict[tuple[str, ...], list[Run]] = {}
+    for run in runs:
+        data.setdefault(tuple(map(same, run.classes)), []).append(run)
+    if len(data) > 1:
+        listed = (
+            f"{some[0].header['data']['name']} ({', '.join(str(run.folder) for run in some[:3])}"
+            f"{', ...' * (len(some) > 3)})"
+            for some in data.values()
+        )
         raise ConfigError(
             "The runs can't share a report.",
-            f"Their classes differ: their data sets are {', '.join(sorted(data))}.",
-            "Give runs on the same data set",
+            f"Their classes differ: their data sets are {', '.join(sorted(listed))}.",
+            "Give the folders of runs on one data set",
         )
     return runs
 

@@ -21,7 +21,7 @@ from senetzoo.io.save import save
 from senetzoo.nn.classifier import Classifier
 from senetzoo.nn.counting import parameters
 from senetzoo.nn.preprocessing import Preprocessing
-from senetzoo.runs import is_run
+from senetzoo.runs import OWN_LOOP, is_run
 from senetzoo.train import evaluate, log
 
 
@@ -87,7 +87,7 @@ class Recorder:
         name = type(model).__name__
         if isinstance(model, Classifier):
             name = f"{model.spec.name}+{model.spec.policy}".removesuffix("+none")
-        recipe = {"name": "own loop", "model": name, **(settings or {})}
+        recipe = {"name": OWN_LOOP, "model": name, **(settings or {})}
         self._said = {"recipe": recipe, "seed": seed, "command": command}
         device = next((p.device for p in model.parameters()), torch.device("cpu"))
         header = {
