@@ -92,7 +92,8 @@ def command(
 
     NETWORK is a name, with its default weights or those of a tag; a folder that senetzoo.save or a
     training run wrote; hf-hub:OWNER/NAME; or a file that senetzoo export wrote. IMAGE is a file; a
-    folder, for all image files below it; or -, for paths on standard input, one per line.
+    folder, for all image files below it that senetzoo didn't write; or -, for paths on standard
+    input, one per line.
 
     With --json, each image's line is printed as soon as it is done. It has "image" (the path), and
     either "guesses" (best first, each with "class", "label" and "probability") or "error"; with
