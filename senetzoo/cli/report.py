@@ -48,8 +48,7 @@ def command(
 
     Writes a self-contained HTML page, and the same as Markdown: curves, accuracy with intervals,
     classes, confusions, mistakes, gradients, time, recipe. Works for runs in progress too, but
-    not in their first epoch. A report on some of these runs is replaced, unless it was edited;
-    other files are not.
+    not in their first epoch. A report is replaced, unless it was edited; other files are not.
 
     \b
     Examples:
@@ -74,7 +73,7 @@ def command(
             f"Type for example: --out {out.parent / page_name}",
         )
     found, recipes = told_apart(find(runs), varied_by, default_fields())
-    replaced = _replaced([out, out.with_suffix(".md")], found)
+    replaced = _replaced([out, out.with_suffix(".md")])
     if recipes:
         echo(recipes, err=True)
     title = title or ", ".join(dict.fromkeys(path.name for path in runs))
@@ -94,11 +93,11 @@ def command(
     say(as_json, values, text + " (replaced)" * replaced)
 
 
-def _replaced(files: Iterable[Path], runs: Sequence[Run]) -> bool:
-    """Whether some of the files exist; `ConfigError` if a report on `runs` can't replace one."""
+def _replaced(files: Iterable[Path]) -> bool:
+    """Whether some of the files exist; `ConfigError` if a report can't replace one."""
     there = [file for file in files if file.exists()]
     for file in there:
-        if why := _why_kept(file, runs):
+        if why := _why_kept(file):
             raise ConfigError(
                 f"The report can't replace {file}.",
                 why,
@@ -107,32 +106,20 @@ def _replaced(files: Iterable[Path], runs: Sequence[Run]) -> bool:
     return bool(there)
 
 
-def _why_kept(file: Path, runs: Sequence[Run]) -> str:
+def _why_kept(file: Path) -> str:
     if not _is_ours(file):
         return "It exists, and isn't known to be of a report."
-    text, signed, rest = file.read_text("utf-8", errors="replace").rpartition(_SIGNED)
-    *theirs, checksum, _ = ["", "", *rest.split()]
-    if not signed:  # a picture
-        return ""
-    if checksum != _hash(text):
-        return "It is a report that was edited."
-    return "" if {*theirs} & {*_hashes(runs)} else "It is a report on other runs."
+    content = file.read_bytes()
+    text, signed, _ = content.rpartition(_SIGNED)
+    # A picture has no checksum.
+    return "It is a report that was edited." if signed and content != _with_checksum(text) else ""
 
 
-_SIGNED = "<!-- runs and checksum: "
+_SIGNED = b"<!-- sha256 of the report: "
 
 
-def _signed(text: str, runs: Sequence[Run]) -> bytes:
-    """`text`, followed by hashes of its runs' folders and of itself."""
-    return f"{text}{_SIGNED}{' '.join(_hashes(runs))} {_hash(text)} -->\n".encode()
-
-
-def _hashes(runs: Sequence[Run]) -> list[str]:
-    return [_hash(str(run.folder.resolve())) for run in runs]
-
-
-def _hash(text: str) -> str:
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
+def _with_checksum(text: bytes) -> bytes:
+    return text + _SIGNED + hashlib.sha256(text).hexdigest().encode() + b" -->\n"
 
 
 def _is_ours(file: Path) -> bool:
@@ -162,8 +149,8 @@ def write(
     files = {pictures / name: content for name, content in drawn.items()}
     if pngs is not None:
         files |= {pngs / f"{plot.name}.png": plot.png() for plot in page.plots(made)}
-    files |= {beside: _signed(text, runs), out: _signed(page.html(made), runs)}
-    _replaced(files, runs)
+    files |= {beside: _with_checksum(text.encode()), out: _with_checksum(page.html(made).encode())}
+    _replaced(files)
     before = beside.read_text("utf-8", errors="replace") if beside.exists() else ""
     shown = [f for f in pictures.glob("*") if f"({pictures.name}/{f.name})" in before]
     for folder in {file.parent: None for file in files}:

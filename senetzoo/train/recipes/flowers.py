@@ -24,8 +24,8 @@ FLOWERS_SMALL = Experiment(
 )
 """ResNet-20 from CIFAR-10's weights, trained as `CIFAR_SMALL`; the rest is chosen here.
 
-The stem has the weights' 3x3 convolution, with a stride of 2 and a pool: 128 pixels leave maps of 32,
-as CIFAR-10's are.
+The stem has the weights' 3x3 convolution, with a stride of 2 and a pool: 128 pixels leave maps of
+32, as CIFAR-10's are.
 
     senetzoo train flowers_small --data flower_photos
 
