@@ -320,9 +320,9 @@ def test_a_card_for_every_entry(tmp_path: Path) -> None:
         assert len(data.eval_results or []) == len(entry.metrics)
         assert data.license is not None
         assert ("Commercial use is not allowed." in text) == entry.license.non_commercial
-        stages = manifest.last_stages(entry.training)
-        assert ("not released" in text) == (len(stages) > 1)
-        assert "".join(f"\n{stage.command}" for stage in stages) in text
+        for stage in entry.training[-1:]:
+            assert f"\n{stage.command}\n" in text
+            assert (f"from the weights `{stage.start}`" in text) == (stage.start is not None)
 
 
 def test_push_of_a_folder(hub: HubServer, tmp_path: Path) -> None:

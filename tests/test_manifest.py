@@ -452,8 +452,7 @@ def test_the_trainings_behind_weights_are_known(shelf: Shelf) -> None:
     whole = manifest.history("resnet20.c")
     assert list(whole) == ["resnet20.a", "resnet20.b", "resnet20.c"]
 
-    # In whichever order they go, what the last one has behind it stays, and its own stages are
-    # those that no other entry has.
+    # In whichever order they go, what the last one has behind it stays.
     shipped = manifest.manifest()
     for gone in itertools.permutations(["resnet20.a", "resnet20.b"]):
         entries = dict(shipped)
@@ -463,7 +462,4 @@ def test_the_trainings_behind_weights_are_known(shelf: Shelf) -> None:
             shelf.manifest.write_text(pin_weights.text(entries), encoding="utf-8")
             manifest.manifest.cache_clear()
             assert manifest.history("resnet20.c") == whole
-            last = manifest.last_stages(entries["resnet20.c"].training)
-            own = {"resnet20.a": [10], "resnet20.b": [20, 10]} if len(entries) == 4 else {}
-            assert [stage.epochs for stage in last] == own.get(tag, [30, 20, 10])
         assert set(entries) == {"resnet20.c", "resnet20.d", "resnet20.theirs"}

@@ -17,7 +17,7 @@ from senetzoo.report.paired import Paired, against, paired
 from senetzoo.report.run import Run, find
 from senetzoo.train.recipes import RECIPES, variants_of
 from tables import benchmarks
-from tables.common import RECORDS, STYLE, commit, every, lines, svg, table
+from tables.common import RECORDS, STYLE, environments, lines, svg, table
 
 PLOTS = {"ablation_positions": "docs/ablation.svg", "cifar100_attention": "docs/attention.svg"}
 # What the sources of the recipes report, in per cent.
@@ -65,7 +65,7 @@ def runs() -> str:
                 f"{100 * tally.accuracy:.2f} % [{low:.1f}, {high:.1f}]",
                 SOURCES.get((recipe, variant), ""),
                 f"{run.seconds['train'] / 3600:.2f}",
-                f"{where['machine']}, {commit(where['commit'])}",
+                environments([where]),
             ]
         )
     head = ["run", "epochs", "seed", "test accuracy [95 %]", "source", "hours", "on"]
@@ -97,13 +97,13 @@ def parts() -> str:
         )
     rows.sort(key=lambda row: row[3], reverse=True)
     head = ["change", "epochs", "minutes", "held-out accuracy", "training accuracy"]
-    where = base.header["environment"]
+    where = environments(run.header["environment"] for run in found.values())
     accuracy, images = base.epochs[-1]["val_accuracy"], 5000
     error = 100 * math.sqrt(2 * accuracy * (1 - accuracy) / images)
     return (
         f"{table(head, rows)}\nOne seed each; {images:,} held-out images, so the choice of images "
         f"alone gives a difference a standard error of up to {error:.1f} points. "
-        f"{where['machine']}.\n"
+        f"{where}.\n"
     )
 
 
@@ -126,8 +126,8 @@ def finetuned() -> str:
             f"{record['batch']}, {record['epochs']} epochs of {record['train_images']} images, "
             f"tested on {of['images']} others."
         )
-        machine = f"{where['cpu']} ({', '.join(where['cpu_flags'])}), torch {where['torch']}."
-        notes += [text for text in (note, machine) if text not in notes]
+        made = f"{environments([where])}."
+        notes += [text for text in (note, made) if text not in notes]
     head = ["seed", "plain loop [95 %]", "`senetzoo finetune` [95 %]", "points", "bad files named"]
     (mean,) = against(points)
     low, high = mean.interval
@@ -159,9 +159,8 @@ def speed() -> str:
         )
         note = (
             f"Batch {record['batch']}, {record['size']} px, {record['precision']}; "
-            f"{record['rounds']} rounds of {record['steps']} steps of each in turn; {where['cpu']} "
-            f"({', '.join(where['cpu_flags'])}), {where['threads']} threads, torch "
-            f"{where['torch']}, {commit(where['commit'])}."
+            f"{record['rounds']} rounds of {record['steps']} steps of each in turn; "
+            f"{environments([where])}."
         )
         notes += [note] * (note not in notes)
     head = ["network", "plain, images a second", "ours", "ratio (least to most)"]
@@ -274,7 +273,7 @@ def ablation(found: list[Run]) -> str:
     ((settings, epochs, images),) = {
         (_changes(run), len(run.epochs), run.header["data"]["test_images"]) for run in found
     }
-    where = every((run.header["environment"] for run in found), "machine", "commit")
+    where = environments(run.header["environment"] for run in found)
     return (
         f"{table([*head, 'could have shown'], rows)}\n{_sentences(pairs)}\n\n"
         f"{epochs} epochs each{f' ({settings})' if settings else ''}, the last checkpoint on "

@@ -8,7 +8,7 @@ from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
 from senetzoo.eval.spread import Spread
-from tables.common import RECORDS, STYLE, commit, every, lines, svg, table
+from tables.common import RECORDS, STYLE, commit, every, lines, processor, svg, table
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -49,17 +49,10 @@ def machine(record: dict[str, Any], *, packages: bool = True) -> str:
     where, options = record["environment"], record["options"]
     versions = {"torch": where["torch"], **(where["packages"] if packages else {})}
     return (
-        f"{_processor(where)}, {where['threads']} threads, "
+        f"{processor(where)}, {where['threads']} threads, "
         f"{', '.join(f'{name} {version}' for name, version in versions.items())}, "
         f"{commit(where['commit'])}; {options['rounds']} rounds."
     )
-
-
-def _processor(where: dict[str, Any]) -> str:
-    if where["gpu"]:
-        return str(where["gpu"])
-    flags = f" ({', '.join(where['cpu_flags'])})" if where["cpu_flags"] else ""
-    return f"{where['cpu']}{flags}"
 
 
 def _backend(result: dict[str, Any], layout: str) -> str:
@@ -156,7 +149,7 @@ def ratios() -> str:
     """The rows of `benchmarks/se_ratio.py` by processor: what was compared, how, and the ratio."""
     on: dict[str, list[dict[str, Any]]] = {}
     for record in lines("speed/ratios/se.jsonl"):
-        on.setdefault(_processor(record["environment"]), []).append(record)
+        on.setdefault(processor(record["environment"]), []).append(record)
     return "\n".join(map(_ratios, on.values())) or "Nothing is recorded yet.\n"
 
 

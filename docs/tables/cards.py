@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-from senetzoo.io.card import commands, origin
 from senetzoo.report.run import Run
 from senetzoo.weights.manifest import Entry, manifest
 from tables.common import RECORDS, interval, lines, table
@@ -71,7 +70,7 @@ def _card(tag: str, entry: Entry) -> str:
             f"hours{rate} on {training.machine}, commit `{training.revision[:12]}`; "
             f"training accuracy {100 * last['train_accuracy']:.2f} %"
             + (
-                f"; training was continued from `{training.start}`{origin(entry)}"
+                f"; training was continued from `{training.start}`, in the package at that commit"
                 if training.start
                 else ""
             ),
@@ -84,5 +83,5 @@ def _card(tag: str, entry: Entry) -> str:
             f"{entry.license.data}",
         ],
     ]
-    typed = f"```sh\n{commands(entry)}\n```"
+    typed = f"```sh\n{training.command}\n```"
     return f"## `{tag}`\n\n{table(rows[0], rows[1:])}\n{typed}\n\n{_LIMITS.get(entry.data, '')}\n"

@@ -71,8 +71,29 @@ def every(records: Iterable[dict[str, Any]], *keys: str) -> str:
     )
 
 
-def commit(revision: str) -> str:
+def environments(found: Iterable[dict[str, Any]]) -> str:
+    """Where runs were made, each combination of processor, threads, torch and commit once."""
+    return "; ".join(
+        dict.fromkeys(
+            f"{processor(where)}, {where['threads']} threads, torch {where['torch']}, "
+            f"{commit(where['commit'])}"
+            for where in found
+        )
+    )
+
+
+def processor(where: dict[str, Any]) -> str:
+    """The GPU, or the CPU with those of its instructions that matter."""
+    if where["gpu"]:
+        return str(where["gpu"])
+    flags = f" ({', '.join(where['cpu_flags'])})" if where["cpu_flags"] else ""
+    return f"{where['cpu']}{flags}"
+
+
+def commit(revision: str | None) -> str:
     """The commit of a record; one that was made with changes says so."""
+    if revision is None:
+        return "commit not recorded"
     return f"commit `{revision[:12]}`" + " with changes" * revision.endswith("-dirty")
 
 

@@ -9,7 +9,7 @@ from senetzoo.report.figures import COLORS
 from senetzoo.report.run import Run
 from senetzoo.train.recipes import RECIPES
 from tables.ablation import finished
-from tables.common import STYLE, every, svg, table
+from tables.common import STYLE, environments, svg, table
 
 PLOT = "docs/depth.svg"
 RECIPE = "cifar10_depth"
@@ -75,7 +75,7 @@ def _made() -> str:
     found = runs()
     run = next(iter(found.values()))
     recipe, data = (run.header[key] for key in ("recipe", "data"))
-    where = every((r.header["environment"] for r in found.values()), "machine", "commit")
+    where = environments(r.header["environment"] for r in found.values())
     seeds = sorted({r.header["seed"] for r in found.values()})
     sides = ", ".join(f"{epochs} epochs at {side} px" for side, epochs in recipe["phases"])
     missing = [f"`{variant}`" for variant in RECIPES[RECIPE].variants if variant not in found]

@@ -31,7 +31,7 @@ def figures() -> str:
             + f"; {in_workers} with workers; {stopped} came before the run's end",
         ],
         [
-            "files of runs and networks truncated or changed, then read",
+            "files of runs and networks, the manifest and a record truncated or changed, then read",
             f"{sum(int(str(line['cases'])) for line in cut):,}",
             f"{len(cut)} pairs of a file and a reader",
         ],

@@ -24,9 +24,9 @@ def command(
         tuple[str, ...],
         "--model",
         complete.networks,
-        "A network, with its default weights or those of TAG. Repeatable; networks are shown side "
-        "by side in this order.",
-        {"metavar": "NAME[.TAG]"},
+        "A network, with its default weights or those of TAG, or a folder of one. Repeatable; they "
+        "are shown side by side in this order.",
+        {"metavar": "NETWORK"},
     ] = ("resnet20", "se_resnet20"),
     host: Annotated[str, "Address or host name to listen on."] = "127.0.0.1",
     port: Annotated[

@@ -38,8 +38,8 @@ def command(
         tuple[str, ...],
         "--model",
         complete.networks,
-        "Name, wildcard or policy: resnet18, 'se_resnet*', resnet50+se8@pre/s3-4. Repeatable; "
-        "the others are compared with the first.",
+        "Name, wildcard, policy or folder: resnet18, 'se_resnet*', resnet50+se8@pre/s3-4. "
+        "Repeatable; the others are compared with the first.",
         {"metavar": "NAME"},
     ],
     peers: Annotated[

@@ -17,7 +17,7 @@ from senetzoo.cli.base import BAD_INPUT, LazyGroup
 from senetzoo.cli.options import FOLDER, Json, as_command, say
 from senetzoo.errors import ConfigError, SenetzooError, WeightsError, nearest
 from senetzoo.weights import cache, download, lock
-from senetzoo.weights.manifest import Entry, Training, find, last_stages, manifest
+from senetzoo.weights.manifest import Entry, find, manifest
 
 _PINNED = {"sha256": "sha256", "prefix": "start of sha256", "sha1": "sha1", "": "not pinned"}
 _SOME_FAILED = {BAD_INPUT: "bad input, or weights that are missing or wrong; stderr names them"}
@@ -105,7 +105,7 @@ def show_command(tag: Annotated[str, complete.tags], *, as_json: Json = False) -
         "accuracy": ", ".join(_figures(entry)) or "unknown",
         "trained on": entry.data,
         "recipe": "".join(f"{run.recipe}: {run.command}" for run in entry.training[-1:]),
-        "continued from": _began(entry.training),
+        "continued from": "".join(run.start or "" for run in entry.training[-1:]),
         "classes": str(entry.num_classes),
         "input": f"{images.channels} x {images.size} x {images.size}, {images.interpolation}, "
         f"crop {images.crop:g}, mean {_numbers(images.mean)}, std {_numbers(images.std)}",
@@ -249,13 +249,6 @@ def _each(
         echo(json.dumps(found))
     if failed:
         raise click.exceptions.Exit(BAD_INPUT)
-
-
-def _began(training: tuple[Training, ...]) -> str:
-    """The weights that training started from, and how to train them if they aren't released."""
-    *before, last = last_stages(training) or (None,)
-    start = (last and last.start) or ""
-    return start + (f", not released: {before[-1].command}" if before else "")
 
 
 def _chosen(tag: str) -> tuple[str, Entry]:

@@ -12,7 +12,7 @@ from senetzoo.errors import ConfigError, first_line
 from senetzoo.io.folder import LIBRARY, Description
 from senetzoo.nn.counting import Counts
 from senetzoo.runs import Result, chose_epoch
-from senetzoo.weights.manifest import Entry, Metric, last_stages
+from senetzoo.weights.manifest import Entry, Metric
 
 if TYPE_CHECKING:
     from huggingface_hub import EvalResult, ModelCardData
@@ -216,8 +216,12 @@ def _of_entry(tag: str, entry: Entry) -> list[str]:
             f"Recipe `{training.recipe}`, {training.epochs} epochs, seed {training.seed}, at "
             f"commit `{training.revision}` of {LIBRARY}, {training.hours:.2g} hours on "
             f"{training.machine}"
-            + (f", from the weights `{training.start}`{origin(entry)}." if training.start else "."),
-            f"\n```sh\n{commands(entry)}\n```",
+            + (
+                f", from the weights `{training.start}` in the package at that commit."
+                if training.start
+                else "."
+            ),
+            f"\n```sh\n{training.command}\n```",
         ]
     license = entry.license
     entries = json.dumps({tag: dataclasses.asdict(entry)}, indent=1, ensure_ascii=False)
@@ -249,21 +253,6 @@ def _of_run(result: Result) -> list[str]:
     start = f", from the weights `{result.start}`" if result.start else ""
     trained = f"On {_cell(result.data)}{start}:\n\n```sh\n{result.command}\n```"
     return ["\n".join(lines), f"## How it was trained\n\n{trained}"]
-
-
-def origin(entry: Entry) -> str:
-    """A note on unpublished weights that training started from; empty if they are published."""
-    if len(last_stages(entry.training)) < 2:
-        return ""
-    return (
-        " (not released: the commands before the last train them; `scripts/pin_weights.py` names "
-        "them)"
-    )
-
-
-def commands(entry: Entry) -> str:
-    """The commands that train the weights, after any unreleased ones that they start from."""
-    return "\n".join(stage.command for stage in last_stages(entry.training))
 
 
 def _figure(metric: Metric) -> str:

@@ -87,7 +87,7 @@ def finetune(
             number of epochs.
         size: Image size in pixels; None to choose it by the network and the images.
         freeze: Freeze the stem and this many stages, or with ``"trunk"`` everything except the
-            head.
+            head and new gates.
         seed: Seed of the split, the new layers, the order and the augmentation.
         quick: Train one short epoch on few images, to check that everything works.
         settings: Other fields of the recipe.

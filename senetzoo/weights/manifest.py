@@ -305,14 +305,6 @@ def history(tag: str) -> dict[str, Training]:
     return dict(zip(ends, stages, strict=True)) if stages else {}
 
 
-def last_stages(training: tuple[Training, ...]) -> tuple[Training, ...]:
-    """Those of a training that no other entry has: since published or random weights."""
-    first = len(training) - 1
-    while first > 0 and training[first].start not in manifest():
-        first -= 1
-    return training[first:]
-
-
 def tags(model: str) -> list[str]:
     """Tags of the weights of `model`, without the model's name; the default first."""
     found = [(not e.default, t.split(".")[1]) for t, e in manifest().items() if e.model == model]
