@@ -55,7 +55,8 @@ def command(
     model: Annotated[
         str,
         complete.networks,
-        "A network of senetzoo list, or a folder of one. Your own networks have no sites for gates.",
+        "A network of senetzoo list, or a folder of one. Your own networks have no sites for "
+        "gates.",
         {"metavar": "NAME"},
     ],
     policies: Annotated[

@@ -59,7 +59,8 @@ def command(
     size: Annotated[PositiveInt | None, "Image side in pixels. [depends on the network]"] = None,
     freeze: Annotated[
         str | None,
-        "Freeze the trunk and train only the head and new gates, or freeze the stem and this many stages.",
+        "Freeze the trunk and train only the head and new gates, or freeze the stem and this many "
+        "stages.",
         lambda incomplete: complete.starting(("trunk", "1", "2"), incomplete),
         {"metavar": "trunk|STAGES"},
     ] = None,
