@@ -19,7 +19,7 @@ from tables import ablation, cards, cifar10, common, depth, noise
 from senetzoo import create
 from senetzoo.report.run import read
 from senetzoo.train.recipes import RECIPES
-from senetzoo.weights.manifest import Training, history, manifest
+from senetzoo.weights.manifest import history, manifest
 
 ROOT = Path(__file__).resolve().parent.parent
 EMBEDDED = {tag: e for tag, e in manifest().items() if e.source.kind == "embedded"}
@@ -36,14 +36,21 @@ def record(
     root: Path, experiment: str, variant: str, seed: int = 0, wrong: int = 0, **more: Any
 ) -> None:
     """A run of an experiment that gets so many of 1,000 images wrong."""
-    where = {"machine": "m", "commit": "c" * 40, "threads": 1}
+    where = {
+        "gpu": None,
+        "cpu": "m",
+        "cpu_flags": ["avx2"],
+        "threads": 1,
+        "torch": "2",
+        "commit": "c" * 40,
+    }
     used = {"name": experiment, "model": "resnet20", "phases": [[16, 8]], "lr": 0.1}
     write_run(
         root / "runs" / experiment / f"{variant}-{seed}",
         variant=variant,
         seed=seed,
         recipe=used | more.pop("recipe", {}),
-        environment=where | more.pop("environment", {}),
+        environment={**where, "commit": "c" * 40} | more.pop("environment", {}),
         command=f"senetzoo train {experiment}",
         **{
             "labels": torch.zeros(1000, dtype=torch.long),
@@ -264,7 +271,7 @@ def test_gates_are_beside_the_positions_plain_and_se(empty: None, tmp_path: Path
     few = "Runs recorded so far: {}, too few for a table of pairs.\n"
     assert ablation.gates() == few.format(0)
     cbam = {"model": "resnet20+cbam(reduction=4)"}
-    new = {"machine": "new"}
+    new = {"cpu": "new"}
     record(tmp_path, "ablation_gates", "cbam", 0, 85, recipe=cbam, environment=new)
     text = ablation.gates()
     assert [row[:3] for row in cells(text)[1:]] == [
@@ -272,7 +279,7 @@ def test_gates_are_beside_the_positions_plain_and_se(empty: None, tmp_path: Path
         ["se", "2", "91.00 (91.00, 91.00)"],
         ["cbam", "1", "91.50 (91.50)"],
     ]
-    assert f"; new, commit `{'c' * 12}`; m, commit `{'c' * 12}`.\n" in text
+    assert "; new (avx2), 1 threads, torch 2, commit `cccccccccccc`; m (avx2), 1 threads," in text
     # Runs with another learning rate are no pairs.
     shutil.rmtree(tmp_path / "runs" / "ablation_gates")
     record(tmp_path, "ablation_gates", "cbam", 0, 85, recipe={**cbam, "lr": 0.2})
@@ -318,12 +325,6 @@ def test_depth_by_hand(empty: None, tmp_path: Path) -> None:
     assert all(variant in picture for variant in ("plain20", "plain56", "resnet20", "resnet56"))
 
 
-def told(tag: str) -> list[Training]:
-    """The trainings whose commands a card has: what no other card has of those before it, too."""
-    runs = history(tag)
-    return [run for name, run in runs.items() if name == tag or name not in manifest()]
-
-
 @pytest.mark.parametrize("tag", EMBEDDED)
 def test_each_embedded_weight_has_its_card_and_its_log(tag: str) -> None:
     entry = EMBEDDED[tag]
@@ -333,7 +334,8 @@ def test_each_embedded_weight_has_its_card_and_its_log(tag: str) -> None:
     assert entry.sha256 is not None
     assert entry.sha256 in card
     training = entry.training[-1]
-    assert "\n".join(run.command for run in told(tag)) in card
+    assert f"\n{training.command}\n" in card
+    assert (f"continued from `{training.start}`" in card) == (training.start is not None)
     epochs = cards.log(tag)
     for rate in re.findall(r"hours at ([\d,]+) images a second", card):
         speeds = [line["images_per_second"] for line in epochs]

@@ -120,7 +120,7 @@ def test_speed_table(tmp_path: Path) -> None:
     write(tmp_path, RECORD)
     assert benchmarks.speed() == (
         "| network | backend | pixels | batch | images a second | ratio [95 %] | to |\n"
-        "| --- | ---: | ---: | ---: | ---: | ---: | ---: |\n"
+        "| --- | --- | ---: | ---: | ---: | ---: | --- |\n"
         "| `resnet50` | inductor, bf16, nchw | 224 | 16 | 41.26 | 1 |  |\n"
         "| `se_resnet50` | inductor, bf16, nchw | 224 | 16 | 1,234 | 0.93 [0.90, 0.96] | "
         "`resnet50` |\n"

@@ -9,7 +9,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -458,10 +458,10 @@ def test_ctrl_c_keeps_the_rows_that_are_there(
     predicting = importlib.import_module("senetzoo.eval.predict")
     real = predicting._read
 
-    def read(source: Any, transform: Preprocessing) -> Any:
+    def read(source: Any, transform: Preprocessing, names: Sequence[str]) -> Any:
         if source == gray:
             raise KeyboardInterrupt
-        return real(source, transform)
+        return real(source, transform, names)
 
     monkeypatch.setattr(predicting, "_read", read)
     table = tmp_path / "answers.csv"

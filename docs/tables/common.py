@@ -28,11 +28,7 @@ STYLE: dict[Any, Any] = {
 
 
 def table(head: list[str], rows: list[list[str]]) -> str:
-    """A Markdown table; columns of numbers are set to the right, but never the first.
-
-    No line breaks before a per cent sign.
-    """
-    rows = [[cell.replace(" %", "\u00a0%") for cell in row] for row in rows]
+    """A Markdown table; columns of numbers are set to the right, but never the first."""
     columns = [[cell for cell in column if cell] for column in zip(*rows, strict=True)][1:]
     rule = ["---"] + [
         "---:" if all(cell.lstrip("-+")[:1].isdigit() for cell in column) else "---"
