@@ -24,6 +24,10 @@ KINDS = [
     "densenet40_12",
     "mobilenet_v3_small",
     "swin_t",
+    "convnext_tiny",
+    "shufflenet_v2_x0_5",
+    "skresnet18",
+    "xception",
 ]
 
 
@@ -35,12 +39,12 @@ def test_a_backbone_is_a_part_of_the_network(name: str) -> None:
     backbone = Backbone(network, out_indices=(index,)).eval()
     with torch.no_grad():
         expected = network.feature_maps(x)[index]
-        traced = [] if name == "swin_t" else [fx.symbolic_trace(backbone)]
+        traced = fx.symbolic_trace(backbone)
         for one in (
             backbone,
             copy.deepcopy(backbone),
             pickle.loads(pickle.dumps(backbone)),
-            *traced,
+            traced,
         ):
             assert torch.equal(one(x)[0], expected)
     assert backbone.feature_info.channels() == [expected.shape[1]]
@@ -64,12 +68,15 @@ def test_every_map_and_the_trunk() -> None:
     assert torch.equal(other.eval().feature_maps(x)[3], backbone.eval()(x)[3])
 
 
-@pytest.mark.parametrize("name", ["resnet18", "preresnet50", "regnet_y_400mf"])
+@pytest.mark.parametrize("name", ["resnet18", "preresnet50", "skresnet18", "regnet_y_400mf"])
 def test_a_dilated_backbone_has_the_strided_one_in_every_second_pixel(name: str) -> None:
     shallow = {} if name.startswith("regnet") else {"depths": (1, 1, 2, 2)}
     network = config(name).replace(policy=NONE, **shallow).build(seed=0).double().eval()
     x = torch.randn(1, 3, 65, 97).double()
     with torch.no_grad():
+        for key, parameter in network.named_parameters():
+            if "fc_select" in key:  # SKNet's selection depends on the mean over the map.
+                parameter.zero_()
         strided = network.feature_maps(x)
         for stride in (8, 16):
             backbone = Backbone(network, output_stride=stride).eval()
@@ -195,6 +202,18 @@ def test_faster_rcnn_trains(monkeypatch: pytest.MonkeyPatch) -> None:
     assert found["boxes"].shape[1] == 4
 
 
+@pytest.mark.parametrize("name", KINDS)
+def test_a_feature_extractor_returns_what_a_gate_does(name: str) -> None:
+    from torchvision.models.feature_extraction import create_feature_extractor
+
+    network = reduced(name).replace(stem="cifar").merged("se4@pre").build(seed=0).eval()
+    site = network.sites()[0]
+    x = torch.randn(1, network.in_chans, 32, 32)
+    extractor = create_feature_extractor(network, [site.path], suppress_diff_warning=True)
+    (found,) = extractor(x).values()
+    assert found.shape[1 if site.layout == "nchw" else 3] == site.channels
+
+
 def test_feature_extractors_of_torchvision() -> None:
     from torchvision.models.feature_extraction import create_feature_extractor
 
@@ -218,6 +237,9 @@ def test_feature_extractors_of_torchvision() -> None:
         (2, None, "resnet18", "Backbone got out_indices=2."),
         (None, 12, "resnet18", "The strides of its maps are 4, 8, 16, 32."),
         (None, 8, "vgg11", "A MaxPool2d downsamples its maps and can't be dilated."),
+        (None, 8, "inception_v3", "A MaxPool2d downsamples its maps and can't be dilated."),
+        (None, 8, "convnext_tiny",
+         "A Conv2d with an even kernel downsamples its maps and can't be dilated."),
         (None, 8, "swin_t", "A PatchMerging downsamples its maps and can't be dilated."),
     ],
 )  # fmt: skip

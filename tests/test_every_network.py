@@ -24,7 +24,7 @@ from support.networks import (
 )
 from support.parity import TOLERANCE
 from tables import networks
-from torch import Tensor, nn
+from torch import Tensor, fx, nn
 
 from senetzoo import NONE, SE, Policy, config, create, explain
 from senetzoo.errors import ConfigError
@@ -241,6 +241,14 @@ def test_copies_and_pickles(name: str) -> None:
             assert not torch.equal(twin(x), y)
             assert not torch.equal(twin.feature_maps(x)[-1], model.feature_maps(x)[-1])
         assert torch.equal(model(x), y)
+
+
+@pytest.mark.parametrize("name", ONE_EACH)
+def test_symbolic_traces(name: str) -> None:
+    model = small(name, SE(4)).eval()
+    x = images_of(model)
+    with torch.no_grad():
+        assert torch.equal(fx.symbolic_trace(model)(x), model(x))
 
 
 @pytest.mark.parametrize("name", ONE_EACH)

@@ -126,7 +126,7 @@ class ConvNeXt(Classifier):
                     nn.init.zeros_(module.bias)
 
     def pre_logits(self, features: Tensor) -> Tensor:
-        x: Tensor = self.classifier[:2](self.avgpool(features))
+        x: Tensor = self.classifier[1](self.classifier[0](self.avgpool(features)))
         return x if self.dropout is None else self.dropout(x)
 
 

@@ -129,7 +129,8 @@ class Module(nn.Module):
 
     def __init__(self, inputs: int, branches: Branches, padding: int = 0) -> None:
         super().__init__()
-        self.padding = padding
+        # A module, because `Backbone` looks for strides among modules.
+        self.pool = None if "branch_pool" in branches else nn.MaxPool2d(3, 2, padding)
         passed = 0 if "branch_pool" in branches else inputs
         outputs = passed + sum(_width(steps[-1]) for steps in branches.values())
         self.slots = Slots({"pre": inputs, "standard": outputs})
@@ -157,8 +158,8 @@ class Module(nn.Module):
             for (name,) in steps:
                 y = getattr(self, name)(y)
             found += [getattr(self, name)(y) for name in last]
-        if ["branch_pool"] not in self.names[-1]:
-            found.append(F.max_pool2d(x, 3, 2, self.padding))
+        if self.pool is not None:
+            found.append(self.pool(x))
         return torch.cat(found, 1)
 
 

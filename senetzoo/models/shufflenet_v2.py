@@ -20,7 +20,7 @@ from senetzoo.models.inverted import conv_norm
 from senetzoo.nn.classifier import Classifier, Config
 from senetzoo.nn.init import init_separable
 from senetzoo.nn.maps import doubling
-from senetzoo.nn.slots import Position, Slots, residual
+from senetzoo.nn.slots import Position, Slots, chain, residual
 
 STEM_WIDTH = 24
 
@@ -79,8 +79,9 @@ class ShuffleBlock(nn.Module):
 
     def branch(self, x: Tensor) -> Tensor:
         """The convolutions; ``inner`` follows the norm of the depthwise one."""
-        x = self.branch2[:5](x)
-        return self.branch2[5:](self.slots.at("inner", x))  # type: ignore[no-any-return]
+        layers = list(self.branch2)
+        x = self.slots.at("inner", chain(*layers[:5])(x))
+        return chain(*layers[5:])(x)
 
     def forward(self, x: Tensor) -> Tensor:
         if self.branch1 is not None:

@@ -88,8 +88,8 @@ class SelectiveKernel(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, inputs, H, W) to (N, outputs, h, w)."""
-        halves = x.chunk(2, 1) if self.split else (x, x)
-        maps = torch.stack([path(half) for path, half in zip(self.paths, halves, strict=True)], 1)
+        one, other = x.chunk(2, 1) if self.split else (x, x)
+        maps = torch.stack([self.paths[0](one), self.paths[1](other)], 1)
         shares = self.attn(maps.sum(1).mean((2, 3), keepdim=True)).unflatten(1, (2, -1)).softmax(1)
         return (maps * shares).sum(1)  # type: ignore[no-any-return]
 

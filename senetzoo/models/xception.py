@@ -16,7 +16,7 @@ from senetzoo.models.family import Family, arxiv
 from senetzoo.nn.classifier import Classifier, Config
 from senetzoo.nn.drop_path import DropPath, linear_rates
 from senetzoo.nn.init import init_convs
-from senetzoo.nn.slots import Slots, residual
+from senetzoo.nn.slots import Slots, chain, residual
 
 Row = tuple[tuple[int, ...], int]
 # Channels of each separable convolution of a block, and the block's stride.
@@ -106,8 +106,9 @@ class XceptionBlock(nn.Module):
 
     def branch(self, x: Tensor) -> Tensor:
         """The separable convolutions."""
-        x = self.slots.at("inner", self.rep[: self._before](x))
-        return self.rep[self._before :](x)  # type: ignore[no-any-return]
+        layers = list(self.rep)
+        x = self.slots.at("inner", chain(*layers[: self._before])(x))
+        return chain(*layers[self._before :])(x)
 
     def shortcut(self, x: Tensor) -> Tensor:
         """The projection, or the identity if there is none."""

@@ -32,7 +32,7 @@ class Backbone(Trunk):
 
     Raises:
         ConfigError: The network has no such map or stride, or it downsamples with something other
-            than a convolution.
+            than a convolution with an odd kernel.
     """
 
     def __init__(
@@ -150,21 +150,25 @@ def _dilated(network: Classifier, stride: int) -> tuple[Classifier, FeatureInfos
         before, after = after, info.stride // stride
         strided = False
         for module in _outside_slots(network._running(level)):
-            if not isinstance(module, nn.Conv2d):
-                if getattr(module, "stride", 1) not in (1, (1, 1)):
-                    raise ConfigError(
-                        f"{network.family} got output_stride={stride}.",
-                        f"A {type(module).__name__} downsamples its maps and can't be dilated.",
-                        "Leave out output_stride, or use a ResNet",
-                    )
+            strides = getattr(module, "stride", 1) not in (1, (1, 1))
+            conv = module if isinstance(module, nn.Conv2d) else None
+            # Without its stride, a convolution with an even kernel changes the size of the map.
+            if strides and (conv is None or any(side % 2 == 0 for side in conv.kernel_size)):
+                kind = type(module).__name__ + (" with an even kernel" if conv else "")
+                raise ConfigError(
+                    f"{network.family} got output_stride={stride}.",
+                    f"A {kind} downsamples its maps and can't be dilated.",
+                    "Leave out output_stride, or use a ResNet",
+                )
+            if conv is None:
                 continue
-            strides = module.stride != (1, 1)
             strided = strided or strides
             # The formerly strided convolution keeps its pixels; those after it are spread out.
             dilation = after if strided and not strides else before
-            module.stride, module.dilation = (1, 1), (dilation, dilation)
-            if not isinstance(module.padding, str):
-                module.padding = tuple(dilation * side for side in module.padding)
+            conv.stride = (1, 1)
+            conv.dilation = tuple(dilation * step for step in conv.dilation)
+            if not isinstance(conv.padding, str):
+                conv.padding = tuple(dilation * side for side in conv.padding)
     infos = (FeatureInfo(min(info.stride, stride), info.channels) for info in known)
     return network, FeatureInfos(infos)
 
