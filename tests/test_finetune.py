@@ -6,6 +6,7 @@ import functools
 import json
 import os
 import shlex
+import shutil
 import time
 from pathlib import Path
 from typing import Any
@@ -215,6 +216,14 @@ def test_photographs_become_a_network(
     assert record["accuracy"] == pytest.approx(end["test_accuracy"], abs=1e-5)
     # What is said of the accuracy is what the run recorded.
     assert "finished, validation accuracy" in again.stderr
+    assert "warning: the run doesn't have" not in again.stderr
+    added = root / "blue" / "new.png"
+    try:
+        shutil.copy(next((root / "blue").glob("*.png")), added)
+        again = invoke(root, "--out", out, "--epochs", 3, "--set", "batch=8", "--threads", 1)
+    finally:
+        added.unlink()
+    assert f"warning: the run doesn't have 1 image in {root}, such as new.png," in again.stdout
     page = " ".join((out / "report.html").read_text("utf-8").split())
     assert "those of the epoch that did best on the validation images, with" in page
     assert "The validation images also chose the epoch" in page
@@ -527,9 +536,11 @@ def test_epochs_keep_the_proportions_of_phases() -> None:
     # Older versions don't have the field.
     old = {"name": "x", "model": "lenet", "data": "cifar10", "phases": [[32, 5]], "lr": 0.1}
     assert Recipe.from_json(old).epochs == 5
-    assert message(lambda: recipe.replace(epochs=-1), ConfigError).startswith(
-        "The recipe got epochs=-1."
-    )
+    for epochs in (-1, 0):
+        assert message(functools.partial(recipe.replace, epochs=epochs), ConfigError) == (
+            f"The recipe got epochs={epochs}.\nepochs is a whole number of at least 1.\n"
+            "Type for example: epochs=20"
+        )
 
 
 def test_a_schedule_is_fitted_to_a_budget() -> None:

@@ -336,7 +336,8 @@ def test_a_class_is_no_policy(module: str) -> None:
     file.write_text(file.read_text("utf-8").replace("ChannelScale", "OtherScale"), "utf-8")
     path = f"{module}:OtherScale"
     done = commands.run("explain", "resnet20", "--policy", f"{path}@pre")
-    assert done.stdout.endswith(f"\nelsewhere: --register {path} resnet20+other_scale@pre\n")
+    typed = f"--register {path} resnet20+other_scale@pre"
+    assert done.stdout.endswith(f"\nin other commands: {typed}\n")
     for ask in (
         ("explain", f"resnet20+{path}"),
         ("train", "digits", "--set", f"model=lenet5+{path}"),

@@ -949,6 +949,11 @@ def test_a_report_replaces_reports_and_no_other_file(tmp_path: Path) -> None:
     result = report(run, "--out", page)
     assert f"replace {notes}.\nIt is a report that was edited.\nGive other" in result.stderr
     assert notes.read_text() == edited
+    assert report(run, "--out", tmp_path / "cut.html").exit_code == 0
+    cut = tmp_path / "cut.html"
+    cut.write_text(without := cut.read_text().rpartition("<!--")[0])
+    assert "that was edited" in report(run, "--out", cut).stderr
+    assert cut.read_text() == without
     for name in ("index.html", "README.md"):
         theirs = tmp_path / name
         theirs.write_text("Made by `senetzoo report`, says its author.\n")

@@ -268,7 +268,7 @@ def ablation(found: list[Run]) -> str:
         if variant not in known
     ]
     head = ["variant", "seeds", "test accuracy in %", f"minus {first}, points", "95 % interval"]
-    core_hours = sum(sum(run.seconds.values()) * _cores(run) for run in found) / 3600
+    core_hours = sum(_hours(run) * _cores(run) for run in found)
     speeds = [run.images_per_second for run in found]
     ((settings, epochs, images),) = {
         (_changes(run), len(run.epochs), run.header["data"]["test_images"]) for run in found
@@ -284,6 +284,11 @@ def ablation(found: list[Run]) -> str:
 
 def _cores(run: Run) -> int:
     return int(run.header["environment"]["threads"])
+
+
+def _hours(run: Run) -> float:
+    """Hours of training, which include the wait for data, and of testing."""
+    return (run.seconds["train"] + run.seconds["test"]) / 3600
 
 
 def _signed(value: float) -> str:
@@ -323,7 +328,7 @@ def each() -> str:
             str(run.header["seed"]),
             f"{100 * run.epochs[-1]['train_accuracy']:.2f} %",
             f"{100 * run.end['test_accuracy']:.2f} %",
-            f"{sum(run.seconds.values()) / 3600:.2f}",
+            f"{_hours(run):.2f}",
             f"{run.images_per_second:,.0f}",
             str(run.resumed),
         ]

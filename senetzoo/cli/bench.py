@@ -73,7 +73,7 @@ def command(
         "are measured in turn.",
     ] = (1,),
     optimized: Annotated[
-        bool, "Also measure each senetzoo network after senetzoo.optimize."
+        bool, "Also measure each senetzoo network after senetzoo.optimize's rewriting."
     ] = False,
     layouts: Annotated[
         tuple[Layout, ...], "--layout", "nhwc is torch's channels_last. Repeatable."

@@ -49,5 +49,5 @@ def command(
     if policy is not None and text is not None and text != policy:
         registered = dict.fromkeys(PATH.findall(policy))
         words = " ".join(f"--register {module}:{name}" for module, name in registered)
-        lines += [f"elsewhere: {words} {shlex.quote(with_policy(network, text))}"]
+        lines += [f"in other commands: {words} {shlex.quote(with_policy(network, text))}"]
     say(as_json, explanation.as_dict(), "\n".join(lines))

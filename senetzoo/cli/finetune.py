@@ -80,7 +80,7 @@ def command(
     the run.
 
     The epoch with the best result on the held-out photos is saved. Running the same command again
-    resumes an interrupted run. Every other command takes the folder of the run as a network.
+    resumes an interrupted run. Commands that run a network take the folder of the run.
 
     \b
     Examples:

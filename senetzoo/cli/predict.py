@@ -68,7 +68,7 @@ def command(
     batch: Annotated[Batch, Le(1_000_000), "Images per batch."] = 32,
     reject: Annotated[
         str | None,
-        "Give no answer for images whose best class has a lower probability than this; auto uses "
+        "Mark images whose best class has a lower probability than this as rejected; auto uses "
         "the probability stored with the network.",
         {"metavar": "P"},
     ] = None,

@@ -33,7 +33,8 @@ def command(
     title: Annotated[str | None, "Title of the page."] = None,
     baseline: Annotated[
         str | None,
-        "The variant that the others are compared with. Default: the recipe's first, or plain.",
+        "The variant that the others are compared with. Default: the recipe's first, or plain, or "
+        "that of the first run.",
     ] = None,
     pngs: Annotated[
         Path | None,
@@ -111,8 +112,9 @@ def _why_kept(file: Path) -> str:
         return "It exists, and isn't known to be of a report."
     content = file.read_bytes()
     text, signed, _ = content.rpartition(_SIGNED)
-    # A picture has no checksum.
-    return "It is a report that was edited." if signed and content != _with_checksum(text) else ""
+    picture = file.suffix in (".png", ".svg")
+    whole = picture or (bool(signed) and content == _with_checksum(text))
+    return "" if whole else "It is a report that was edited."
 
 
 _SIGNED = b"<!-- sha256 of the report: "

@@ -56,7 +56,8 @@ Settings: TypeAlias = Annotated[
 Quick: TypeAlias = Annotated[bool, "One short epoch, to check that everything works."]
 NoCompile: TypeAlias = Annotated[bool, "Don't compile, which needs a C++ compiler."]
 Workers: TypeAlias = Annotated[
-    Annotated[int, Ge(0), Le(1024)] | None, "Processes that read large images. [the cores]"
+    Annotated[int, Ge(0), Le(1024)] | None,
+    "Processes that read large images. [the run's cores, at most 8; none with --quick]",
 ]
 SaveMinutes: TypeAlias = Annotated[NonNegativeFloat, "Minutes between checkpoints within an epoch."]
 Parallel: TypeAlias = Annotated[
@@ -159,8 +160,7 @@ def command(
 
     Running the same command again resumes an interrupted run and skips finished ones.
 
-    With --json, each finished run prints a line with "run" (its folder) and the values of its
-    summary.
+    With --json, each finished run prints a line with "run" (its folder) and its results.
 
     With --parallel 2, two runs of an experiment train at the same time, which is faster than one
     after the other with all cores. Each run's output is in output.txt in its folder; a run that

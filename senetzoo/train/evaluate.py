@@ -139,7 +139,7 @@ def record(tested: Predictions, data: Data, recipe: Recipe) -> dict[str, Tensor]
     images = [picture(data.test, index, recipe) for index in mistakes]
     channels = data.channels
     return {
-        "logits": tested.logits.half().contiguous(),
+        "logits": tested.logits.contiguous(),
         "labels": tested.labels.contiguous(),
         "mistakes": torch.tensor(mistakes, dtype=torch.int64),
         "images": torch.stack(images).contiguous()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import dataclasses
 import os
 import statistics
@@ -18,6 +19,7 @@ from senetzoo._utils.environment import launched
 from senetzoo._utils.files import user_path
 from senetzoo._utils.terminal import echo
 from senetzoo.data.files import LabeledFiles, StoredImages
+from senetzoo.data.images import image_files
 from senetzoo.data.listing import read_csv, write_csv
 from senetzoo.data.scan import scan
 from senetzoo.data.sets import ImageSet, Split
@@ -218,7 +220,12 @@ def _open(
     kept = folder / SPLIT
     if begun and kept.is_file():
         say(f"{kept}: using the split of the run")
-        return _listed(kept)
+        parts = _listed(kept)
+        if new := _unlisted(user_path(photos), parts, folder / LEFT_OUT):
+            shown = f"{len(new)} image{'s' * (len(new) > 1)} in {photos}, such as {new[0].name},"
+            say(f"warning: the run doesn't have {shown} and won't train on them.")
+            say("Give another folder with --out to train on all images")
+        return parts
     found = scan(local(photos), held_out=HELD_OUT, seed=seed)
     say(str(found))
     folder.mkdir(parents=True, exist_ok=True)
@@ -235,6 +242,19 @@ def _open(
     for stale in (kept, folder / LEFT_OUT):  # from a start that failed
         stale.unlink(missing_ok=True)
     return found.parts
+
+
+def _unlisted(photos: Path, parts: Mapping[Split, Images], left_out: Path) -> list[Path]:
+    """Image files in the folder `photos` that are in none of `parts` and were not left out."""
+    if not photos.is_dir():
+        return []
+    root = photos.resolve()
+    known = {Path(part.source_name(n)) for part in parts.values() for n in range(len(part))}
+    if left_out.is_file():
+        with left_out.open(newline="", encoding="utf-8") as file:
+            known |= {root / row["file"] for row in csv.DictReader(file)}
+    found, _ = image_files(root)
+    return [file for file in found if file not in known]
 
 
 def _listed(kept: Path) -> Mapping[Split, Images]:

@@ -327,16 +327,20 @@ class Recipe:
     def replace(self, **changes: Any) -> Self:
         """A copy with some fields changed; an unknown field raises `ConfigError`."""
         check_fields("The recipe", changes, [field.name for field in dataclasses.fields(self)])
-        epochs = changes.get("epochs", 0)
         changed = dataclasses.replace(self, **{**changes, "epochs": 0})
-        if epochs in (0, changed.epochs):
+        epochs = changes.get("epochs", changed.epochs)
+        if type(epochs) is not int or epochs < 1:
+            raise ConfigError(
+                f"The recipe got epochs={epochs!r}.",
+                "epochs is a whole number of at least 1.",
+                "Type for example: epochs=20",
+            )
+        if epochs == changed.epochs:
             return changed
         return changed._lasting(epochs, "step_epochs" not in changes)
 
     def _lasting(self, epochs: int, steps: bool) -> Self:
         """A copy that lasts `epochs`; `steps` says whether to scale `step_epochs`, too."""
-        if type(epochs) is not int or epochs < 0:
-            return dataclasses.replace(self, epochs=epochs)  # raises the error
         part = epochs / self.epochs
         restart = min(round(part * self.restart_epochs), epochs - 1)
         left, planned, done = epochs - restart, self.epochs - self.restart_epochs, 0

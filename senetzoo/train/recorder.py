@@ -212,7 +212,7 @@ class Recorder:
         if isinstance(self.model, Classifier):
             save(self.model, self.folder, classes=self.classes, preprocessing=self.preprocessing)
         shown = {
-            "logits": found.logits.half().contiguous(),
+            "logits": found.logits.contiguous(),
             "labels": found.labels.contiguous(),
             "mistakes": torch.zeros(0, dtype=torch.int64),
             "images": torch.zeros((0, 1, 1, 3), dtype=torch.uint8),
