@@ -339,6 +339,8 @@ def filled(name: str) -> str:
     """The document `name` with its generated sections written again."""
     text = (ROOT / name).read_text(encoding="utf-8")
     for section, make in SECTIONS[name].items():
+        if make is networks.every and "--fast" in sys.argv[1:]:  # it takes a minute
+            continue
         start, end = f"<!-- generated: {section} -->\n", "<!-- end -->"
         pattern = re.compile(re.escape(start) + r".*?" + re.escape(end), re.DOTALL)
         if not pattern.search(text):
@@ -349,7 +351,10 @@ def filled(name: str) -> str:
 
 
 def main() -> int:
-    """Write or check every generated file; returns the exit status."""
+    """Write or check every generated file; returns the exit status.
+
+    ``--check`` writes nothing; ``--fast`` leaves out the table of all networks.
+    """
     check, stale = "--check" in sys.argv[1:], []
     made = {"senetzoo/models/names.py": names(), **{name: filled(name) for name in SECTIONS}}
     made |= {positions.PICTURE: positions.positions(), **choose.pictures()}

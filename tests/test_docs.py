@@ -13,12 +13,15 @@ import click
 import pytest
 import torch
 from click.testing import CliRunner
+from support.networks import SMALL
+from tables import networks
 
 import senetzoo
 from senetzoo import registry
 from senetzoo.cli import main
 from senetzoo.models.family import Family
 from senetzoo.nn.slots import POSITIONS
+from senetzoo.registry import ENTRIES
 
 ROOT = Path(__file__).resolve().parent.parent
 CHINESE = "README.zh-CN.md"
@@ -167,14 +170,25 @@ def test_the_example_of_a_benchmark_prints_what_the_page_says(
     assert capsys.readouterr().out == fences(document, "text")[1]
 
 
-def test_what_is_generated_is_fresh() -> None:
+@pytest.mark.parametrize("fast", ["--fast", pytest.param("", marks=pytest.mark.slow)])
+def test_what_is_generated_is_fresh(fast: str) -> None:
     done = subprocess.run(
-        [sys.executable, str(ROOT / "docs" / "generate.py"), "--check"],
+        [sys.executable, str(ROOT / "docs" / "generate.py"), "--check", fast],
         capture_output=True,
         text=True,
         check=False,
     )
     assert done.returncode == 0, done.stderr
+
+
+def test_the_table_of_networks_is_fresh() -> None:
+    """All names, and the rows of one network of each family."""
+    page = (ROOT / "docs/networks.md").read_text(encoding="utf-8")
+    made = networks.every(SMALL.values()).splitlines()[2:]
+    assert len(made) == len(SMALL)
+    assert set(made) <= set(page.splitlines())
+    listed = re.findall(r"^\| `(\w+)` \| \[\d{4}\]", page, re.MULTILINE)
+    assert listed == [name for name, entry in ENTRIES.items() if entry.trunk == name]
 
 
 def test_every_promise_of_reliability_names_tests_that_exist() -> None:

@@ -34,6 +34,7 @@ from senetzoo.registry import ENTRIES, FAMILIES
 
 TRUNKS = [name for name, entry in ENTRIES.items() if entry.trunk == name]
 ONE_EACH = list(SMALL.values())
+TRACED_ALWAYS = ("lenet", "xception", "shufflenet_v2_x0_5", "convnext_tiny", "skresnet18", "swin_t")
 
 
 def limited(name: str) -> bool:
@@ -243,7 +244,14 @@ def test_copies_and_pickles(name: str) -> None:
         assert torch.equal(model(x), y)
 
 
-@pytest.mark.parametrize("name", ONE_EACH)
+@pytest.mark.parametrize(
+    "name",
+    [
+        # Those that slice their children or select among maps; the others only chain modules.
+        pytest.param(name, marks=[pytest.mark.slow] * (name not in TRACED_ALWAYS))
+        for name in ONE_EACH
+    ],
+)
 def test_symbolic_traces(name: str) -> None:
     model = small(name, SE(4)).eval()
     x = images_of(model)

@@ -540,6 +540,9 @@ WRONG: list[tuple[Callable[..., object], object, str]] = [
     (partial(SE().at, "pre"), "post", ".at('pre', 'post') needs one position.\n"
      "Gates at several positions are policies joined by +.\n"
      'Type for example: SE().at("pre") + SE().at("post")'),
+    (SE().at, ["pre", "post"], ".at(['pre', 'post']) needs one position.\n"
+     "Gates at several positions are policies joined by +.\n"
+     'Type for example: SE().at("pre") + SE().at("post")'),
     (SE().on, "s3", f"'s3' isn't a selector.\n{NO_SELECTOR}"),
     (partial(SE().on, stage(1)), stage(2), f"Got several selectors.\n{NO_SELECTOR}"),
     ((SE() + ECA().at("pre")).off, 3, f"3 isn't a selector.\n{NO_SELECTOR}"),

@@ -241,7 +241,7 @@ def test_a_run_learns_and_leaves_log_weights_and_summary(tmp_path: Path) -> None
     hits = logits.argmax(1) == test.labels
     right = int(hits.sum())
     assert (record["test_correct"], record["test_images"]) == (right, len(test))
-    assert record["test_accuracy"] == round(right / len(test), 5)
+    assert record["test_accuracy"] == round(right / len(test), 7)
     low, high = record["wilson"]
     assert low < record["test_accuracy"] < high
     of_class = [hits[test.labels == k] for k in range(10)]
@@ -338,10 +338,14 @@ def test_runs_with_other_policies_start_from_the_same_trunk_and_see_the_same_bat
 def test_resuming_with_another_recipe_is_refused(plain: Path) -> None:
     assert message(lambda: train(TINY, plain), ConfigError) == (
         f"{plain} has a run with another recipe or seed.\n"
-        "It has phases=((32, 1),), warmup=0.0; phases=((32, 2),), warmup=0.1 was requested.\n"
-        "To resume it, add --set 'phases=((32, 1),)' --set warmup=0.0 and leave out --epochs and "
-        "--set epochs; or give another folder with --out; or delete this one, which loses its run"
+        "It has epochs=1, warmup=0.0; epochs=2, warmup=0.1 was requested.\n"
+        "To resume it, add --set epochs=1 --set warmup=0.0 and leave out --epochs; or give another "
+        "folder with --out; or delete this one, which loses its run"
     )
+    said = message(lambda: train(ONE.replace(phases=((16, 1),)), plain), ConfigError).splitlines()
+    assert said[1].startswith("It has phases=((32, 1),)")
+    assert "add --set 'phases=((32, 1),)'" in said[2]
+    assert "leave out --epochs and --set epochs" in said[2]
     stored = ONE.replace(compile=True)
     for asked, seed, remedy in (
         (ONE, 0, "leave out --no-compile; or give another folder"),

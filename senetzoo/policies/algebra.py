@@ -38,7 +38,7 @@ class Policy(ABC):
         Raises:
             PolicyError: There is no such position, or several are given.
         """
-        if more:
+        if more or isinstance(position, (list, tuple)):
             raise PolicyError(
                 f".at({', '.join(map(repr, (position, *more)))}) needs one position.",
                 "Gates at several positions are policies joined by +.",

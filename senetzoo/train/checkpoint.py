@@ -82,8 +82,11 @@ def require_same(folder: Path, found: tuple[Recipe, int], asked: tuple[Recipe, i
     if found != asked:
         stored, wanted = ({**dataclasses.asdict(recipe), "seed": n} for recipe, n in (found, asked))
         differ = [name for name in wanted if stored[name] != wanted[name]]
-        # It follows from the phases.
-        differ = [name for name in differ if name != "epochs" or "phases" not in differ]
+        scaled = dataclasses.asdict(asked[0].replace(epochs=found[0].epochs))
+        if scaled["phases"] == stored["phases"]:  # which follow from the number of epochs
+            differ = [n for n in differ if n in ("epochs", "seed") or scaled[n] != stored[n]]
+        else:  # from which that number follows
+            differ = [name for name in differ if name != "epochs" or "phases" not in differ]
         few = differ[:_FEW]
         its, new = (", ".join(f"{name}={of[name]!r}" for name in few) for of in (stored, wanted))
         more = f" {len(differ) - _FEW} more fields differ." * (len(differ) > _FEW)
@@ -113,6 +116,7 @@ def _as_options(stored: Mapping[str, Any], names: Sequence[str]) -> str:
     parts = [f"add {' '.join(added)}"] * bool(added)
     # They would change the phases again.
     parts += ["leave out --epochs and --set epochs"] * ("phases" in names)
+    parts += ["leave out --epochs"] * ("epochs" in names)
     # Which overrides --set.
     parts += ["leave out --no-compile"] * ("compile" in names and stored["compile"])
     return f"To resume it, {' and '.join(parts)}"

@@ -32,7 +32,7 @@ def end(tested: Predictions) -> dict[str, Any]:
     """Accuracy with its interval, and for each class, for the last line of a log."""
     whole = tested.top(1)
     return {
-        "test_accuracy": round(whole.accuracy, 5),
+        "test_accuracy": round(whole.accuracy, 7),
         "test_images": whole.total,
         "test_correct": whole.right,
         "wilson": [round(limit, 5) for limit in whole.interval],
