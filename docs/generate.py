@@ -205,7 +205,9 @@ def census() -> str:
                 str(len(built) - len(taken)),
             ]
         )
-    return table(["library", "networks", "take gates", "gates in all", "need a `SiteMap`"], rows)
+    return table(
+        ["library", "networks", "take gates", "gates in all", "take none by themselves"], rows
+    )
 
 
 def combinations() -> str:
@@ -216,8 +218,9 @@ def combinations() -> str:
     (forms,) = {r["gates"] for r in found}
     return (
         f"{len(found)} of the networks have {sum(len(r['sites']) for r in found)} positions in "
-        f"all. Each of {forms} forms of the first eleven gates was attached at each of them: "
-        f"{tried:,} combinations with {gates:,} gates. Every gate ran once in a forward pass, "
+        f"all. Each of {forms} forms of the first eleven gates was attached at each of them, "
+        f"in deep networks with fewer blocks: {tried:,} combinations with {gates:,} gates. "
+        "Every gate ran once in a forward pass, "
         "every one with parameters got a nonzero gradient (some only with fewer gates attached), "
         "and the gates of each position together changed the output.\n"
     )

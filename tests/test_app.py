@@ -388,6 +388,7 @@ def test_it_prints_its_address_asks_nobody_and_ends_with_ctrl_c(
     assert list(uploads.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_the_file_is_a_space(tmp_path: Path, photo: Path) -> None:
     """As on Hugging Face: the file alone, listening on the address in the environment."""
     shutil.copy(apps.__file__, tmp_path / "app.py")

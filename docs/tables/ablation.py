@@ -68,7 +68,7 @@ def runs() -> str:
                 environments([where]),
             ]
         )
-    head = ["run", "epochs", "seed", "test accuracy [95 %]", "source", "hours", "on"]
+    head = ["run", "epochs", "seed", "test accuracy [95 %]", "source", "hours of training", "on"]
     return table(head, rows) if rows else "None is recorded yet.\n"
 
 
@@ -78,14 +78,22 @@ def parts() -> str:
     if not found:
         return "None is recorded yet.\n"
     (_, base), *_ = sorted(found.items())
-    fields = ("optimizer", "schedule", "lr", "muon_lr", "phases", "flip", "label_smoothing")
+    fields = (
+        "optimizer",
+        "schedule",
+        "lr",
+        "muon_lr",
+        "warmup",
+        "phases",
+        "flip",
+        "label_smoothing",
+    )
     rows = []
     for run in found.values():
         recipe, last = run.header["recipe"], run.epochs[-1]
         changed = [name for name in fields if recipe[name] != base.header["recipe"][name]]
-        said = ", ".join(
-            f"`{name}={str(recipe[name]).replace('[', '(').replace(']', ')')}`" for name in changed
-        )
+        values = {**recipe, "phases": tuple(map(tuple, recipe["phases"]))}
+        said = ", ".join(f"`{name}={values[name]}`" for name in changed)
         rows.append(
             [
                 said or "as described",

@@ -350,7 +350,7 @@ def precision() -> str:
     (drawn,) = {record["calibration_images"] for record in found if record["dtype"] == "int8"}
     return (
         f"{table(head, rows)}\n{images:,} test images of CIFAR-10; int8 with {drawn} training "
-        f"images for its ranges; {every(found, 'machine')}.\n"
+        f"images for its ranges; {every(found, 'machine', 'commit')}.\n"
     )
 
 

@@ -79,7 +79,7 @@ def _made() -> str:
     seeds = sorted({r.header["seed"] for r in found.values()})
     sides = ", ".join(f"{epochs} epochs at {side} px" for side, epochs in recipe["phases"])
     missing = [f"`{variant}`" for variant in RECIPES[RECIPE].variants if variant not in found]
-    hours = sum(r.end["train_seconds"] for r in found.values() if r.end is not None) / 3600
+    hours = sum(r.seconds["train"] + r.seconds["test"] for r in found.values()) / 3600
     return (
         f"{sides}, {data['train_images']:,} training and {data['test_images']:,} test images, the "
         f"last epoch, one run each of seed {' or '.join(map(str, seeds))}; {hours:.1f} core-hours; "

@@ -60,8 +60,9 @@ README.md and docs/index.md in the repository link to the tutorials and the refe
 def main(context: click.Context) -> None:
     """Image classifiers in which you choose where channel attention goes.
 
-    With --json, a command prints only its result, as JSON, to standard output. Progress, warnings
-    and errors go to stderr; progress bars appear only on a terminal.
+    With --json, a command prints only its result, as JSON, to standard output, and the progress of
+    a training to stderr. Warnings and errors always go to stderr; progress bars appear only on a
+    terminal.
 
     \b
     Examples:

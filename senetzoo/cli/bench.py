@@ -101,7 +101,7 @@ def command(
 
     Networks are timed in one process, one batch of each in turn, in every engine and dtype, so
     that other load on the machine affects all of them alike. Accuracy is measured in eager mode,
-    with published weights or those of --weights.
+    with its published or saved weights or those of --weights.
 
     \b
     Examples:

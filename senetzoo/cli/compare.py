@@ -16,12 +16,13 @@ from senetzoo._utils.environment import launched
 from senetzoo._utils.files import write_text
 from senetzoo._utils.terminal import columns, cut, say_once
 from senetzoo.cli import complete
-from senetzoo.cli.options import Json, Threads, as_command, command_line, recorded, say
+from senetzoo.cli.options import Json, as_command, command_line, recorded, say
 from senetzoo.cli.train import (
     EXITS,
     NoCompile,
     Parallel,
     Quick,
+    RunThreads,
     SaveMinutes,
     Settings,
     Workers,
@@ -82,7 +83,7 @@ def command(
     out: Annotated[Path | None, "Folder of the runs. [runs/compare-NAME]"] = None,
     quick: Quick = False,
     no_compile: NoCompile = False,
-    threads: Threads = None,
+    threads: RunThreads = None,
     parallel: Parallel = 1,
     workers: Workers = None,
     save_minutes: SaveMinutes = 15.0,

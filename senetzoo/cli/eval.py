@@ -57,7 +57,7 @@ def command(
     ] = None,
     weights: WeightsFile = None,
     preprocessing: Stated,
-    tta: Annotated[bool, "Average each image with its mirror image, left to right."] = False,
+    tta: Annotated[bool, "Average the logits of each image and of its mirror image."] = False,
     calibrate: Annotated[
         bool,
         "Fit the temperature, and the probability for predict --reject auto, to DATA and store "
@@ -88,8 +88,8 @@ def command(
     cifar100. Images that can't be read are reported, skipped and counted.
 
     Prints top-1, top-5 and per-class accuracy with 95 % intervals, balanced accuracy, macro
-    precision and F1, calibration error, the confusion matrix, and the misclassified files with the
-    network's confidence. --json has all of it; --csv has a row for each image: path, label,
+    precision and F1, calibration error, the confusion matrix of up to ten classes, and the most
+    confident mistakes. --json has all of it; --csv has a row for each image: path, label,
     predicted, probability, label_probability, right.
 
     --calibrate finds the temperature with the lowest loss on DATA, and the smallest probability at

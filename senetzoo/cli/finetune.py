@@ -44,7 +44,7 @@ def command(
         str | None,
         complete.networks_and_folders,
         "Network to start from: a name, perhaps with a tag and policy, a folder, or "
-        "hf-hub:OWNER/NAME. [one in the package, chosen by the size of the photos]",
+        "hf-hub:OWNER/NAME. [resnet20.cifar10_v2, in the package]",
     ] = None,
     weights: Annotated[
         Path | None, FILE, "Weights file for --model, from senetzoo or another library."
@@ -56,7 +56,9 @@ def command(
     budget: Annotated[
         str | None, "--time", "Training time, such as 20m or 1h30m.", {"metavar": "DURATION"}
     ] = None,
-    size: Annotated[PositiveInt | None, "Image side in pixels. [depends on the network]"] = None,
+    size: Annotated[
+        PositiveInt | None, "Image side in pixels. [by the network and the photos]"
+    ] = None,
     freeze: Annotated[
         str | None,
         "Freeze the trunk and train only the head and new gates, or freeze the stem and this many "

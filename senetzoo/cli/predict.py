@@ -96,8 +96,8 @@ def command(
     input, one per line.
 
     With --json, each image's line is printed as soon as it is done. It has "image" (the path), and
-    either "guesses" (best first, each with "class", "label" and "probability") or "error"; with
-    --reject also "rejected". --csv has the columns path, predicted, probability, rejected, error.
+    either "guesses" (best first, each with "class", "label" and "probability"; with --reject also
+    "rejected") or "error". --csv has the columns path, predicted, probability, rejected, error.
 
     After senetzoo eval --calibrate, a network's probabilities are calibrated, and --reject auto
     uses the probability at or above which 99 % of its predictions were right. The network is

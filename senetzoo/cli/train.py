@@ -20,7 +20,7 @@ from senetzoo._utils.environment import MOST_THREADS, cores, launched
 from senetzoo._utils.terminal import OutputError, clock, echo
 from senetzoo.cli import complete
 from senetzoo.cli.base import INTERRUPTED
-from senetzoo.cli.options import Json, Threads, as_command, command_line, recorded
+from senetzoo.cli.options import Json, as_command, command_line, recorded
 from senetzoo.errors import ConfigError, SenetzooError, nearest
 
 if TYPE_CHECKING:
@@ -58,6 +58,10 @@ NoCompile: TypeAlias = Annotated[bool, "Don't compile, which needs a C++ compile
 Workers: TypeAlias = Annotated[
     Annotated[int, Ge(0), Le(1024)] | None,
     "Processes that read large images. [the run's cores, at most 8; none with --quick]",
+]
+RunThreads: TypeAlias = Annotated[
+    Annotated[int, Ge(1), Le(MOST_THREADS)] | None,
+    "CPU threads of a run. Default: torch's choice; with --parallel, its share of the cores.",
 ]
 SaveMinutes: TypeAlias = Annotated[NonNegativeFloat, "Minutes between checkpoints within an epoch."]
 Parallel: TypeAlias = Annotated[
@@ -149,7 +153,7 @@ def command(
     ] = (),
     quick: Quick = False,
     no_compile: NoCompile = False,
-    threads: Threads = None,
+    threads: RunThreads = None,
     parallel: Parallel = 1,
     workers: Workers = None,
     save_minutes: SaveMinutes = 15.0,
