@@ -253,7 +253,7 @@ class Trainer:
             for prefix, network in self.networks.items():
                 tested = self.test(network, recipe.test_size or recipe.size(number), on)
                 record[f"{prefix}{part}_loss"] = round(tested.loss, 5)
-                record[f"{prefix}{part}_accuracy"] = round(tested.accuracy, 5)
+                record[f"{prefix}{part}_accuracy"] = round(tested.accuracy, 7)
             if self.best is not None and tested is not None:
                 self.best.offer(number + 1, tested, self.final, recipe)
         if left_out:
