@@ -267,6 +267,20 @@ def test_photographs_become_a_network(
     assert "split.csv" in missing.stderr
 
 
+def test_linked_folders_of_images_are_those_of_the_split(tmp_path: Path) -> None:
+    root = photos(tmp_path / "data", {"red": 5, "blue": 5})
+    (root / "blue").rename(tmp_path / "elsewhere")
+    (root / "blue").symlink_to(tmp_path / "elsewhere")
+    (root / "red" / "broken.png").write_bytes(b"no image")
+    out, said = tmp_path / "run", list[str]()
+    finetuning._open(root, out, 0, False, said.append)
+    finetuning._open(root, out, 0, True, said.append)
+    assert said[-1] == f"{out / 'split.csv'}: using the split of the run"
+    shutil.copy(root / "red" / "0.png", tmp_path / "elsewhere" / "new.png")
+    finetuning._open(root, out, 0, True, said.append)
+    assert f"the run doesn't have 1 image in {root}, such as new.png, and" in said[-2]
+
+
 def test_test_images_are_looked_at_once_and_choose_nothing(
     root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

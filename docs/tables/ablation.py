@@ -276,7 +276,7 @@ def ablation(found: list[Run]) -> str:
         if variant not in known
     ]
     head = ["variant", "seeds", "test accuracy in %", f"minus {first}, points", "95 % interval"]
-    core_hours = sum(_hours(run) * _cores(run) for run in found)
+    core_hours = sum(hours(run) * _cores(run) for run in found)
     speeds = [run.images_per_second for run in found]
     ((settings, epochs, images),) = {
         (_changes(run), len(run.epochs), run.header["data"]["test_images"]) for run in found
@@ -294,7 +294,7 @@ def _cores(run: Run) -> int:
     return int(run.header["environment"]["threads"])
 
 
-def _hours(run: Run) -> float:
+def hours(run: Run) -> float:
     """Hours of training, which include the wait for data, and of testing."""
     return (run.seconds["train"] + run.seconds["test"]) / 3600
 
@@ -336,7 +336,7 @@ def each() -> str:
             str(run.header["seed"]),
             f"{100 * run.epochs[-1]['train_accuracy']:.2f} %",
             f"{100 * run.end['test_accuracy']:.2f} %",
-            f"{_hours(run):.2f}",
+            f"{hours(run):.2f}",
             f"{run.images_per_second:,.0f}",
             str(run.resumed),
         ]

@@ -8,7 +8,7 @@ from typing import Any
 from senetzoo.report.figures import COLORS
 from senetzoo.report.run import Run
 from senetzoo.train.recipes import RECIPES
-from tables.ablation import finished
+from tables.ablation import finished, hours
 from tables.common import STYLE, environments, svg, table
 
 PLOT = "docs/depth.svg"
@@ -79,10 +79,10 @@ def _made() -> str:
     seeds = sorted({r.header["seed"] for r in found.values()})
     sides = ", ".join(f"{epochs} epochs at {side} px" for side, epochs in recipe["phases"])
     missing = [f"`{variant}`" for variant in RECIPES[RECIPE].variants if variant not in found]
-    hours = sum(r.seconds["train"] + r.seconds["test"] for r in found.values()) / 3600
+    spent = sum(map(hours, found.values()))
     return (
         f"{sides}, {data['train_images']:,} training and {data['test_images']:,} test images, the "
-        f"last epoch, one run each of seed {' or '.join(map(str, seeds))}; {hours:.1f} core-hours; "
+        f"last epoch, one run each of seed {' or '.join(map(str, seeds))}; {spent:.1f} core-hours; "
         f"{where}." + f" Not run yet: {', '.join(missing)}." * bool(missing) + "\n"
     )
 

@@ -108,9 +108,10 @@ def _replaced(files: Iterable[Path]) -> bool:
 
 
 def _why_kept(file: Path) -> str:
-    if not _is_ours(file):
+    """Why a new report can't replace `file`; empty if it can."""
+    content = file.read_bytes() if file.is_file() else b""
+    if MARK.encode() not in content:
         return "It exists, and isn't known to be of a report."
-    content = file.read_bytes()
     text, signed, _ = content.rpartition(_SIGNED)
     picture = file.suffix in (".png", ".svg")
     whole = picture or (bool(signed) and content == _with_checksum(text))
@@ -122,10 +123,6 @@ _SIGNED = b"<!-- sha256 of the report: "
 
 def _with_checksum(text: bytes) -> bytes:
     return text + _SIGNED + hashlib.sha256(text).hexdigest().encode() + b" -->\n"
-
-
-def _is_ours(file: Path) -> bool:
-    return file.is_file() and MARK.encode() in file.read_bytes()
 
 
 def write(
@@ -161,7 +158,7 @@ def write(
         with atomically(file) as partial:
             partial.write_bytes(content)
     for file in shown:
-        if file not in files and _is_ours(file):
+        if file not in files and not _why_kept(file):
             file.unlink()
 
 

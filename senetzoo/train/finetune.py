@@ -248,13 +248,13 @@ def _unlisted(photos: Path, parts: Mapping[Split, Images], left_out: Path) -> li
     """Image files in the folder `photos` that are in none of `parts` and were not left out."""
     if not photos.is_dir():
         return []
-    root = photos.resolve()
     known = {Path(part.source_name(n)) for part in parts.values() for n in range(len(part))}
     if left_out.is_file():
         with left_out.open(newline="", encoding="utf-8") as file:
-            known |= {root / row["file"] for row in csv.DictReader(file)}
-    found, _ = image_files(root)
-    return [file for file in found if file not in known]
+            known |= {(photos / row["file"]).resolve() for row in csv.DictReader(file)}
+    found, _ = image_files(photos)
+    # The split has the files that links lead to.
+    return [file for file in found if file.resolve() not in known]
 
 
 def _listed(kept: Path) -> Mapping[Split, Images]:
