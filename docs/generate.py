@@ -104,9 +104,9 @@ def counts(chinese: bool = False) -> str:
         )
     return (
         f"{len(ours)} sets of weights are in the package, each with the command and commit to "
-        f"train it again. {len(others)} more are\ndownloaded from {', '.join(most)} and {last}, "
-        f"with accuracy and license where these are published;\n{held} of these are checked at "
-        "every load against their publisher's hash, or the start of it.\n"
+        f"train it again. {len(others)} more, by\n{', '.join(most)} and {last}, are downloaded, "
+        f"with accuracy and license\nwhere these are published; {held} of these are checked at "
+        "every load against their publisher's hash, or\nthe start of it.\n"
     )
 
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import fnmatch
-from collections.abc import Mapping
+import functools
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, get_args
 
@@ -17,7 +18,7 @@ from senetzoo.nn.preprocessing import Preprocessing
 from senetzoo.nn.stem import Stem
 from senetzoo.nn.transforms import state
 from senetzoo.policies.algebra import Policy
-from senetzoo.registry import ENTRIES
+from senetzoo.registry import ENTRIES, entry
 from senetzoo.spec import ModelSpec, named, split
 from senetzoo.weights import manifest
 from senetzoo.weights.load import Channels, Trained, load_weights, published, read_file, spec_of
@@ -267,6 +268,7 @@ def is_exported(reference: object) -> bool:
 
 
 def _require_network(reference: object) -> None:
+    """Raise `ConfigError` if `reference` is a file, but not a network's, or a missing one."""
     if is_exported(reference):
         there = "" if user_path(str(reference)).exists() else " that does not exist"
         raise ConfigError(
@@ -274,14 +276,23 @@ def _require_network(reference: object) -> None:
             "Only the commands eval and predict take one.",
             "Give the network that it was exported from, such as the folder of its run",
         )
-    base, _ = before_policy(reference) if is_saved(reference) else ("", None)
-    path = user_path(base)
-    if base and path.suffix not in FORMATS and path.is_file():
+    base, _ = before_policy(reference)
+    name, dot, _ = base.partition(".")
+    saved = is_saved(reference)
+    if not saved and (not isinstance(reference, str) or not dot or name in ENTRIES):
+        return
+    if Path(base).suffix not in FORMATS and _is_file(base):
         raise ConfigError(
             f"{reference} is a file, but not one that a network is read from.",
             f"Weights end in {', '.join(FORMATS)}; exported files in {', '.join(EXPORTED)}.",
             "Give the folder that save or a run wrote, or a file with one of these endings",
         )
+    if not saved:
+        try:
+            entry(name)
+        except ConfigError as error:
+            _, *near = str(error).splitlines()
+            raise ConfigError(f"There is no network, folder or file {base!r}.", *near) from None
 
 
 def is_saved(reference: object) -> bool:
@@ -318,11 +329,15 @@ def is_network(text: str) -> bool:
     return text.startswith(hub.PREFIX) or (named and not Path(text).is_file())
 
 
-def _is_folder(text: str) -> bool:
+def _is(kind: Callable[[Path], bool], text: str) -> bool:
     try:
-        return bool(text) and user_path(text).is_dir()
+        return bool(text) and kind(user_path(text))
     except (OSError, ValueError):  # too long, with a null byte, or no home
         return False
+
+
+_is_folder = functools.partial(_is, Path.is_dir)
+_is_file = functools.partial(_is, Path.is_file)
 
 
 def _find_saved(

@@ -199,7 +199,7 @@ def test_a_stem_with_the_same_tensors_is_kept(tmp_path: Path) -> None:
     report = report_of(model)
     assert report.replaced == ()
     assert report.adapted == (
-        ("stem", "strides or pooling differ, tensors don't"),
+        ("stem", "other strides or pooling, the same tensors"),
         ("conv1.weight", "channels summed, 3 to 1"),
     )
     for name, value in model.state_dict().items():

@@ -188,6 +188,9 @@ CALLS: list[tuple[Callable[[], object], type[SenetzooError], str]] = [
     (lambda: create("resnet20", policy="se16@per"), PolicyError, "'se16@per' isn't a policy.\n"
      "At 'per': expected a position: pre, standard, post, identity, inner.\n"
      "Did you mean 'pre'?"),
+    (lambda: create("resnet20+se(reduction=4)@pre,post"), PolicyError,
+     "'se(reduction=4)@pre,post' isn't a policy.\nAt ',post': a gate has one position.\n"
+     "Type: se(reduction=4)@pre+se(reduction=4)@post"),
     (lambda: create("resnet20+see"), PolicyError, "'see' isn't a policy.\n"
      "At 'see': 'see' isn't a gate.\nDid you mean 'se'? "
      "For your own gate: senetzoo.register, or --register MODULE:NAME"),

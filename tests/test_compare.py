@@ -83,7 +83,7 @@ def test_a_comparison(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert max(map(len, lines[-10:])) <= 80
     images = summary["test_images"]
     assert (made["test_images"], made["quick"]) == (images, False)
-    assert f"lenet5 on {made['data']}, 2 seeds, {images} test images" in lines
+    assert f"lenet5 on {made['data']}, 2 seeds, 2 epochs, {images} test images" in lines
     assert f"could have shown: {own['could_have_shown']:.2f} points" in again.stdout
     # In another folder it is named, so that the command resumes there.
     assert "--out" not in made["command"]
@@ -254,6 +254,7 @@ def test_the_recipe_suits_the_data(tmp_path: Path) -> None:
         for where in ("digits", None, str(tmp_path / "flower_photos"), str(photos))
     ]
     assert found == ["digits", "cifar10", "flowers5", "folder"]
+    assert compared("lenet5", ["se4"], None, None, 2).recipe.data == "digits"
     for where in (str(cifar), "cifar10", "CIFAR10"):
         assert compared("resnet20", ["se4"], where, None, 2).recipe.data == "cifar10"
     with pytest.raises(PolicyError):

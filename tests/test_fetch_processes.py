@@ -121,7 +121,7 @@ def _kills(pantry: Pantry, nursery: Nursery, count: int) -> None:
         tag = rng.choice(list(pantry.entries))
         before = len(pantry.hub.requests)
         (process,) = nursery.start(pantry, tag)
-        # Every other kill waits for a request: on a slow machine no fixed time would hit a download.
+        # Every other kill waits for a request: on a slow machine no fixed time hits a download.
         until = time.monotonic() + 30
         while turn % 2 and len(pantry.hub.requests) == before and time.monotonic() < until:
             time.sleep(0.002)

@@ -15,7 +15,9 @@ from huggingface_hub import ModelCard
 from support.hub import Fault, HubServer, running
 from support.networks import message, randomize, same_tensors, tiny
 from support.weights import blocked, report_of
+from torch import Tensor, nn
 
+import senetzoo
 from senetzoo import SE, attach, create, load, save, transforms
 from senetzoo.cli import main
 from senetzoo.errors import ConfigError, WeightsError
@@ -323,6 +325,36 @@ def test_a_card_for_every_entry(tmp_path: Path) -> None:
         for stage in entry.training[-1:]:
             assert f"\n{stage.command}\n" in text
             assert (f"from the weights `{stage.start}`" in text) == (stage.start is not None)
+
+
+class Half(nn.Module):
+    """A gate of one's own."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x / 2
+
+
+@pytest.mark.parametrize("options", [{"in_chans": 4}, {"num_classes": 0}, {"policy": "own_half"}])
+def test_the_code_of_a_card_runs(hub: HubServer, tmp_path: Path, options: dict[str, Any]) -> None:
+    senetzoo.register(Half, name="own_half")
+    save(create("resnet20", seed=0, **options), tmp_path)
+    description = read_description(tmp_path / "config.json")
+    text = card("a/b", description, Counts(1, 2), "", None)
+    files = {name: (tmp_path / name).read_bytes() for name in FILES if name != "README.md"}
+    hub.put("a/b", {**files, "README.md": text.encode()})
+    code = text.split("```python\n")[1].split("```")[0]
+    assert ('senetzoo.register(Half, name="own_half")' in code) == ("policy" in options)
+    own: dict[str, object] = {"Half": Half}
+    exec(code, own)
+    assert isinstance(own["model"], Classifier)
+    assert ("transform" in own) == ("in_chans" not in options)
+    classifies = options.get("num_classes") != 0
+    assert ("an image classifier" in text) == classifies
+    found: Any = ModelCard(text).data
+    assert (found.pipeline_tag == "image-classification") == classifies
 
 
 def test_push_of_a_folder(hub: HubServer, tmp_path: Path) -> None:

@@ -38,6 +38,7 @@ from senetzoo.nn.slots import TensorMap
 from senetzoo.report.markup import MARK
 
 CLASSES = ("red", "green", "blue")
+DEFAULT = "No network was given; se_resnet20 knows: red, green, blue.\n"
 PLAIN = Preprocessing(4, (0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
 
 
@@ -273,7 +274,7 @@ def test_table(tmp_path: Path) -> None:
     wide = len(str(blue))
     gap = " " * (wide - len(str(red)))
     assert done.exit_code == 0
-    assert done.stderr == ""
+    assert done.stderr == DEFAULT
     assert done.stdout == (
         f"image{' ' * (wide - 5)}  rank  class  probability\n"
         f"{red}{gap}     1  red         86.7 %\n"
@@ -297,7 +298,7 @@ def test_json_lines(tmp_path: Path) -> None:
     }
     reason = f"Can't read {tmp_path / 'no.png'}. No such file or directory."
     assert second == {"image": str(tmp_path / "no.png"), "error": reason}
-    assert done.stderr == f"error: {reason}\n"
+    assert done.stderr == DEFAULT + f"error: {reason}\n"
 
 
 @pytest.mark.usefixtures("colors")
@@ -368,7 +369,7 @@ def test_one_bad_file_of_each_kind_does_not_stop_the_rest(tmp_path: Path) -> Non
         (tmp_path / name).write_bytes(content)
     done = run(*(tmp_path / name for name in bad), good, tmp_path / "none")
     assert done.exit_code == 1
-    assert done.stderr == (
+    assert done.stderr == DEFAULT + (
         f"error: Can't read {tmp_path / 'cut.png'}. It is damaged or truncated.\n"
         f"error: Can't read {tmp_path / 'empty.jpg'}. The file is empty.\n"
         f"error: Can't read {tmp_path / 'text.gif'}. "
@@ -383,10 +384,13 @@ def test_one_bad_file_of_each_kind_does_not_stop_the_rest(tmp_path: Path) -> Non
 def test_nothing_found(tmp_path: Path) -> None:
     done = run(tmp_path)
     assert (done.exit_code, done.stdout) == (1, "")
-    assert done.stderr == f"error: The folder {tmp_path} and its subfolders have no images.\n"
+    assert (
+        done.stderr
+        == DEFAULT + f"error: The folder {tmp_path} and its subfolders have no images.\n"
+    )
     done = run("-", "--json", stdin=b"\n")
     assert done.exit_code == 1
-    assert done.stderr == "error: Standard input has no paths.\n"
+    assert done.stderr == DEFAULT + "error: Standard input has no paths.\n"
     assert json.loads(done.stdout) == {"image": "-", "error": "Standard input has no paths."}
 
 
@@ -495,7 +499,10 @@ def test_the_network_may_come_first(
     tmp_path: Path, colors: Colors, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     red = picture(tmp_path / "resnet50.png", 255, 0, 0)
-    assert run("se_resnet20", red).exit_code == 0
+    named, default = run("se_resnet20", red), run(red)
+    assert (named.exit_code, named.stderr, default.exit_code) == (0, "", 0)
+    assert default.stderr == DEFAULT
+    assert default.stdout == named.stdout
     assert run("resnet50", red).stderr.startswith("error: resnet50 has no weights.")
     monkeypatch.chdir(tmp_path)
     # A file is an image, whatever its name; a folder without a network contains images.
@@ -630,7 +637,7 @@ def test_on_a_narrow_terminal(tmp_path: Path) -> None:
     code = (
         "import sys\nfrom senetzoo import config\nfrom senetzoo.cli import predict\n"
         "predict.trained = lambda name, **_: config(name).build(seed=0)\n"
-        "predict.command([sys.argv[1], '--top', '2'])\n"
+        "predict.command(['se_resnet20', *sys.argv[1:], '--top', '2'])\n"
     )
     terminal, end = pty.openpty()
     done = subprocess.run(

@@ -16,7 +16,7 @@ from support.weights import report_of
 from torch import Tensor
 
 import senetzoo
-from senetzoo import ECA, SE, attach, create, load, save, transforms
+from senetzoo import ECA, SE, attach, config, create, load, save, transforms
 from senetzoo.cli import main
 from senetzoo.errors import ConfigError, WeightsError
 from senetzoo.nn.classifier import Classifier
@@ -201,8 +201,17 @@ def test_two_weights_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
         (tmp_path / f"file-{name.partition('+')[0]}").touch()
         with pytest.raises(ConfigError, match="not one that a network is read from"):
             load(f"{tmp_path}/file-{name}")
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ConfigError, match="not one that a network is read from"):
+        load("file-net.bin")
     with pytest.raises(ConfigError, match="that does not exist"):
         load("mine/model.safetensors")
+    for read in (load, config, create):
+        near = r"folder or file 'resnet5O.pth0'\.\nThe nearest names are resnet50,"
+        with pytest.raises(ConfigError, match=f"^There is no network, {near}"):
+            read("resnet5O.pth0+se4")
+        with pytest.raises(ConfigError, match=r"^There is no network, folder or file 'a{300}\.b'"):
+            read("a" * 300 + ".b")
 
 
 def test_names_come_before_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -452,6 +452,21 @@ def test_variants_are_compared_in_the_order_of_the_recipe(tmp_path: Path) -> Non
     assert text.count("no difference shown") == 1
 
 
+def test_other_variants_come_in_the_order_of_their_runs(tmp_path: Path) -> None:
+    for minute, (variant, wrong) in enumerate(
+        {"plain": (9, 9), "se4": (4, 5), "eca": (7, 8)}.items()
+    ):
+        where = {
+            "cpu": "a processor",
+            "torch": "2.13.0",
+            "time": f"2026-01-01T00:0{minute}:00+00:00",
+        }
+        seeds_of(tmp_path, variant, wrong, environment=where)
+    found = json.loads(report(tmp_path, "--out", tmp_path / "page.html", "--json").stdout)
+    assert [each["variant"] for each in found["variants"]] == ["plain", "se4", "eca"]
+    assert [each["variant"] for each in found["paired"]] == ["se4", "eca"]
+
+
 def test_runs_of_other_recipes_are_neither_pooled_nor_paired(tmp_path: Path) -> None:
     recipe = {"name": "compare", "model": "lenet5", "phases": [[32, 8]]}
     gated = {**recipe, "model": "lenet5+se"}
@@ -492,6 +507,7 @@ def test_runs_of_other_recipes_are_neither_pooled_nor_paired(tmp_path: Path) -> 
     assert [each["seeds"] for each in found["variants"]] == [[0, 1]] * 4
     note = next(text for text in page_of(out).words if "baseline" in text)
     assert note.startswith("The baseline is plain (recipe 1); senetzoo report --baseline chooses")
+    assert "Differences are those after 3 epochs." in note
     assert "Not paired with the baseline: plain (recipe 2), se (recipe 2);" in note
     (pair,) = found["paired"]
     assert (pair["variant"], pair["baseline"]) == ("se (recipe 1)", "plain (recipe 1)")

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
+from senetzoo._utils.terminal import counted
 from senetzoo.eval.spread import Spread
 from tables.common import RECORDS, STYLE, commit, every, lines, processor, svg, table
 
@@ -49,7 +50,7 @@ def machine(record: dict[str, Any], *, packages: bool = True) -> str:
     where, options = record["environment"], record["options"]
     versions = {"torch": where["torch"], **(where["packages"] if packages else {})}
     return (
-        f"{processor(where)}, {where['threads']} threads, "
+        f"{processor(where)}, {counted(where['threads'], 'thread')}, "
         f"{', '.join(f'{name} {version}' for name, version in versions.items())}, "
         f"{commit(where['commit'])}; {options['rounds']} rounds."
     )
@@ -314,7 +315,7 @@ def startup() -> str:
             f"{commit(where['commit'])}; {record['rounds']} rounds, each in new processes in "
             "random order."
         )
-        head = ["statement", "seconds", "10 % to 90 %", "times the first [95 %]"]
+        head = ["statement", "seconds", "10 % to 90 %", "ratio to senetzoo [95 %]"]
         parts.append(f"{table(head, rows)}\n{note}\n")
     return "\n".join(parts) or "Nothing is recorded yet.\n"
 

@@ -18,14 +18,22 @@ _PLAIN = {
     "ResNet": ("ResNet, ResNeXt", "#0072B2", "o"),
     "PreResNet": ("PreResNet", "#56B4E9", "s"),
     "DenseNet": ("DenseNet", "#009E73", "^"),
-    "MobileNet": ("MobileNet v1, v2", "#E69F00", "X"),
-    "MobileNetV2": ("MobileNet v1, v2", "#E69F00", "X"),
+    **dict.fromkeys(
+        ("MobileNet", "MobileNetV2", "MNASNet", "ShuffleNetV2", "SqueezeNet"),
+        ("MobileNet, MNASNet, ShuffleNet ...", "#E69F00", "X"),
+    ),
     "RegNet": ("RegNetX", "#7A5195", "p"),
-    "Swin": ("Swin", "#000000", "*"),
-    "VGG": ("AlexNet, VGG", "#767676", "v"),
-    "AlexNet": ("AlexNet, VGG", "#767676", "v"),
+    **dict.fromkeys(("Swin", "ConvNeXt"), ("Swin, ConvNeXt", "#000000", "*")),
+    **dict.fromkeys(("VGG", "AlexNet"), ("AlexNet, VGG", "#767676", "v")),
+    **dict.fromkeys(
+        (
+            *("GoogLeNet", "BN-Inception", "Inception v2", "Inception v3", "Inception v4"),
+            *("Inception-ResNet", "Xception"),
+        ),
+        ("GoogLeNet, Inception, Xception", "#CC79A7", "P"),
+    ),
 }
-_INCEPTION = ("GoogLeNet, Inception", "#CC79A7", "P")
+_OTHERS = ("others", "#B8860B", "h")
 _GATED = ("SE: SENet, EfficientNet, RegNetY ...", "#D55E00", "D")
 
 
@@ -83,7 +91,7 @@ def _license(entry: Entry) -> str:
 
 
 def imagenet() -> str:
-    """A line for each network with weights of ImageNet, by cost."""
+    """A line for each network whose default weights have an accuracy on ImageNet, by cost."""
     rows = []
     for name, several in weights().items():
         default = _default(several)
@@ -110,7 +118,15 @@ def imagenet() -> str:
         rows.append((entry.macs, cells))
     head = ["network", "million parameters", "GMACs", "pixels", "top-1, %", "default weights"]
     head += ["their license", "highest top-1, %", "of the weights"]
-    return table(head, [cells for _, cells in sorted(rows)])
+    listed = {name.strip("`") for _, (name, *_) in rows}
+    rest = {
+        entry.model
+        for entry in manifest().values()
+        if entry.data.startswith("ImageNet") and entry.model not in listed
+    }
+    names = ", ".join(f"`{name}`" for name in sorted(rest))
+    more = f"\nNot listed, because no accuracy of their default weights is published: {names}.\n"
+    return table(head, [cells for _, cells in sorted(rows)]) + more * bool(rest)
 
 
 def small() -> str:
@@ -136,7 +152,7 @@ def small() -> str:
 
 def _kind(name: str) -> tuple[str, str, str]:
     entry = ENTRIES[name]
-    return _GATED if entry.policy else _PLAIN.get(entry.family.title, _INCEPTION)
+    return _GATED if entry.policy else _PLAIN.get(entry.family.title, _OTHERS)
 
 
 def _imagenet_weights() -> Iterator[tuple[str, Weight]]:
@@ -260,7 +276,7 @@ def speed() -> str:
             ]
         )
     head = ["network", *(f"images a second, batch {batch}" for batch in batches)]
-    head += ["published weights of this form", "their top-1, %"]
+    head += ["published weights of this form at 224 px", "their top-1, %"]
     return f"{table(head, rows)}\n{timed.backend}, 224 px. {' '.join(timed.where)}\n"
 
 

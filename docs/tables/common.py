@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from senetzoo._utils.documents import parse_json, reading
+from senetzoo._utils.terminal import counted
 from senetzoo.errors import BrokenError
 from senetzoo.eval.predictions import wilson
 from senetzoo.weights.manifest import Metric, history
@@ -71,7 +72,7 @@ def environments(found: Iterable[dict[str, Any]]) -> str:
     """Where runs were made, each combination of processor, threads, torch and commit once."""
     return "; ".join(
         dict.fromkeys(
-            f"{processor(where)}, {where['threads']} threads, torch {where['torch']}, "
+            f"{processor(where)}, {counted(where['threads'], 'thread')}, torch {where['torch']}, "
             f"{commit(where['commit'])}"
             for where in found
         )

@@ -79,7 +79,7 @@ def _made() -> str:
     seeds = sorted({r.header["seed"] for r in found.values()})
     sides = ", ".join(f"{epochs} epochs at {side} px" for side, epochs in recipe["phases"])
     missing = [f"`{variant}`" for variant in RECIPES[RECIPE].variants if variant not in found]
-    spent = sum(map(hours, found.values()))
+    spent = sum(hours(run) * run.header["environment"]["threads"] for run in found.values())
     return (
         f"{sides}, {data['train_images']:,} training and {data['test_images']:,} test images, the "
         f"last epoch, one run each of seed {' or '.join(map(str, seeds))}; {spent:.1f} core-hours; "

@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import senetzoo
+from senetzoo._utils.terminal import counted
 from senetzoo.errors import ConfigError
 
 if TYPE_CHECKING:  # reading options and documents shouldn't wait for torch
@@ -136,7 +137,7 @@ def machine() -> str:
     """Processor, threads and torch's version in one line."""
     import torch
 
-    return f"{processor()}, {torch.get_num_threads()} threads, torch {torch.__version__}"
+    return f"{processor()}, {counted(torch.get_num_threads(), 'thread')}, torch {torch.__version__}"
 
 
 def revision() -> str | None:

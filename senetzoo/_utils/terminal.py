@@ -105,6 +105,11 @@ def progress(total: int, title: str, unit: str) -> Iterator[Callable[[int], None
         yield lambda steps: bar.update(steps) and None
 
 
+def counted(number: int, noun: str) -> str:
+    """A number of things: ``"1 image"``, ``"2,000 images"``."""
+    return f"{number:,} {noun}{'s' * (number != 1)}"
+
+
 def clock(seconds: float) -> str:
     """Format seconds as ``3.5 s``, ``1 min 54 s`` or ``2 h 5 min``."""
     if seconds < 59.95:

@@ -61,8 +61,8 @@ def main(context: click.Context) -> None:
     """Image classifiers in which you choose where channel attention goes.
 
     With --json, a command prints only its result, as JSON, to standard output, and the progress of
-    a training to stderr. Warnings and errors always go to stderr; progress bars appear only on a
-    terminal.
+    a training to stderr. Warnings and errors go to stderr, except that a training's progress has
+    those about one of its runs or images; progress bars appear only on a terminal.
 
     \b
     Examples:

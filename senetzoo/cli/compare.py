@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from senetzoo._utils.checks import Ge, Le, PositiveInt
 from senetzoo._utils.environment import launched
 from senetzoo._utils.files import write_text
-from senetzoo._utils.terminal import columns, cut, say_once
+from senetzoo._utils.terminal import columns, counted, cut, say_once
 from senetzoo.cli import complete
 from senetzoo.cli.options import Json, as_command, command_line, recorded, say
 from senetzoo.cli.train import (
@@ -72,7 +72,8 @@ def command(
         str | None,
         complete.data,
         "A folder with train and val (or test), a CSV with a split, a copy of CIFAR-10 or "
-        "flower_photos, or the word digits, cifar10 or cifar100. [cifar10]",
+        "flower_photos, or the word digits, cifar10 or cifar100. [that of --recipe; else "
+        "digits for networks of gray images, cifar10 for others]",
     ] = None,
     recipe: Annotated[
         str | None, recipe_names, "Recipe to train with. [depends on the data]"
@@ -209,7 +210,7 @@ def compared(
     from senetzoo.train.recipes import COMPARE
     from senetzoo.zoo import before_policy, config, with_policy
 
-    base = find(recipe) if recipe else _base(data)
+    base = find(recipe) if recipe else _base(model, data)
     if base.variants:
         raise ConfigError(
             f"The recipe {base.name} is already an experiment.",
@@ -273,12 +274,14 @@ def _try(spec: ModelSpec, variant: str) -> None:
         ) from error
 
 
-def _base(data: str | None) -> Experiment:
-    """The default recipe for the data."""
+def _base(model: str, data: str | None) -> Experiment:
+    """The default recipe for the data; without any, for small images that the network takes."""
     from senetzoo.data.sources import CIFAR, kind_of
     from senetzoo.train.experiment import Experiment
+    from senetzoo.zoo import config
 
-    kind = "cifar10" if data is None else kind_of(data)
+    gray = data is None and config(model).config.in_chans == 1
+    kind = kind_of(data) if data is not None else "digits" if gray else "cifar10"
     if kind == "digits":
         return find("digits")
     base = find("cifar_small" if kind in CIFAR else "flowers_small")
@@ -345,9 +348,10 @@ def _text(made: Mapping[str, Any], limited: str, folder: Path) -> str:
                 "yes" if row["shown"] else "no",
             ]
         rows.append([*cells, *[""] * (len(head) - len(cells))])
-    images = f"{made['test_images']:,} test images"
+    seeds, epochs = counted(len(made["seeds"]), "seed"), counted(made["epochs"], "epoch")
+    images = counted(made["test_images"], "test image")
     lines = [
-        f"{made['variants'][0]['model']} on {made['data']}, {len(made['seeds'])} seeds, {images}",
+        f"{made['variants'][0]['model']} on {made['data']}, {seeds}, {epochs}, {images}",
         *columns(rows),
     ]
     if detectable:

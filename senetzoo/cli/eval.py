@@ -10,7 +10,7 @@ import click
 
 from senetzoo._utils.environment import check_device, threads_set
 from senetzoo._utils.files import write_csv, write_text
-from senetzoo._utils.terminal import columns, echo, progress
+from senetzoo._utils.terminal import columns, counted, echo, progress
 from senetzoo.cli.networks import (
     evaluate_file,
     evaluate_networks,
@@ -87,10 +87,11 @@ def command(
     copy of CIFAR-10 or flower_photos; hf-hub:OWNER/NAME; or one of the words digits, cifar10,
     cifar100. Images that can't be read are reported, skipped and counted.
 
-    Prints top-1, top-5 and per-class accuracy with 95 % intervals, balanced accuracy, macro
-    precision and F1, calibration error, the confusion matrix of up to ten classes, and the most
-    confident mistakes. --json has all of it; --csv has a row for each image: path, label,
-    predicted, probability, label_probability, right.
+    Prints top-1, top-5 (of more than five classes) and the accuracy of each class, or of the 20
+    least accurate ones, with 95 % intervals, balanced accuracy, macro precision and F1, calibration
+    error, the confusion matrix of up to ten classes, and the most confident mistakes. --json has
+    all of it; --csv has a row for each image: path, label, predicted, probability,
+    label_probability, right.
 
     --calibrate finds the temperature with the lowest loss on DATA, and the smallest probability at
     or above which 99 % of the predictions are right. Both are stored in the folder NETWORK, or with
@@ -166,7 +167,7 @@ def command(
     if folder is not None:
         if (few := len(found.data.images)) < _FEW:
             echo(
-                f"warning: {few} image{'s' * (few != 1)} can't show how likely an error is: the "
+                f"warning: {counted(few, 'image')} can't show how likely an error is: the "
                 "temperature and the probability for --reject auto are uncertain.\n"
                 f"Calibrate with at least {_FEW} images",
                 err=True,

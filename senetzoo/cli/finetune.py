@@ -49,12 +49,17 @@ def command(
     weights: Annotated[
         Path | None, FILE, "Weights file for --model, from senetzoo or another library."
     ] = None,
-    out: Annotated[Path | None, "Folder of the run. [runs/PHOTOS-MODEL]"] = None,
+    out: Annotated[
+        Path | None, "Folder of the run. [runs/PHOTOS-MODEL, or runs/PHOTOS-MODEL-SEED]"
+    ] = None,
     epochs: Annotated[
         PositiveInt | None, "Number of epochs. [depends on the number of photos]"
     ] = None,
     budget: Annotated[
-        str | None, "--time", "Training time, such as 20m or 1h30m.", {"metavar": "DURATION"}
+        str | None,
+        "--time",
+        "Time for the whole command, such as 20m or 1h30m; it trains for nine tenths of it.",
+        {"metavar": "DURATION"},
     ] = None,
     size: Annotated[
         PositiveInt | None, "Image side in pixels. [by the network and the photos]"
@@ -78,8 +83,8 @@ def command(
 
     PHOTOS is a folder with one folder of images per class, perhaps inside train, val and test
     folders; a CSV with the columns path, label and optionally split; a parquet file; or
-    hf-hub:OWNER/NAME. Without a split, a fifth of each class is held out, and the split is saved in
-    the run.
+    hf-hub:OWNER/NAME. Without a split, a fifth of each class is held out; of image files, the
+    split is saved in the run.
 
     The epoch with the best result on the held-out photos is saved. Running the same command again
     resumes an interrupted run. Commands that run a network take the folder of the run.

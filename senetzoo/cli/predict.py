@@ -96,8 +96,8 @@ def command(
     input, one per line.
 
     With --json, each image's line is printed as soon as it is done. It has "image" (the path), and
-    either "guesses" (best first, each with "class", "label" and "probability"; with --reject also
-    "rejected") or "error". --csv has the columns path, predicted, probability, rejected, error.
+    either "guesses" (best first, each with "class", "label" and "probability") and, with --reject,
+    "rejected"; or "error". --csv has the columns path, predicted, probability, rejected, error.
 
     After senetzoo eval --calibrate, a network's probabilities are calibrated, and --reject auto
     uses the probability at or above which 99 % of its predictions were right. The network is
@@ -123,6 +123,7 @@ def command(
     if name is None and len(images) > 1 and is_network(images[0]):
         name, images = images[0], images[1:]
     _check_no_network(images)
+    chosen = name is not None
     if name is None:
         _check_first(images[0], alone=len(images) == 1)
         name = "se_resnet20"
@@ -137,6 +138,8 @@ def command(
         model = trained(name, weights=weights, preprocessing=preprocessing)
         run, transform, names = probabilities_of(model), transforms(model), class_names(model)
         stored = model.reject_below
+    if not chosen:
+        echo(f"No network was given; {name} knows: {', '.join(names)}.", err=True)
     least = least_probability(stored, _number(float, reject))
     wanted = _asked(images)
     page = None

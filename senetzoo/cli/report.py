@@ -80,7 +80,14 @@ def command(
     title = title or ", ".join(dict.fromkeys(path.name for path in runs))
     variants = _variants(found, baseline)
     order = in_order(variants)
-    found.sort(key=lambda run: min(order(run.label), order(run.header["variant"])))
+    # Other variants, such as those of compare, in the order in which they were first run.
+    begun: dict[str, str] = {}
+    for run in found:
+        time = run.header["environment"].get("time", "") if run.header["variant"] else ""
+        begun[run.label] = min(time, begun.get(run.label, time))
+    found.sort(
+        key=lambda run: (min(order(run.label), order(run.header["variant"])), begun[run.label])
+    )
     sections = _excitations(found, data) if excitations else ()
     comparison = compared(found, variants)
     write(found, out, title, comparison, sections, recipes=recipes, pngs=pngs)

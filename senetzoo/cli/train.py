@@ -17,7 +17,7 @@ import click
 
 from senetzoo._utils.checks import Ge, Le, NonNegativeFloat
 from senetzoo._utils.environment import MOST_THREADS, cores, launched
-from senetzoo._utils.terminal import OutputError, clock, echo
+from senetzoo._utils.terminal import OutputError, clock, counted, echo
 from senetzoo.cli import complete
 from senetzoo.cli.base import INTERRUPTED
 from senetzoo.cli.options import Json, as_command, command_line, recorded
@@ -145,7 +145,8 @@ def command(
         "Folder of the run [runs/RECIPE-MODEL-SEED], or of an experiment's runs [runs/RECIPE].",
     ] = None,
     seed: Annotated[
-        Annotated[int, Ge(0), Le(2**32 - 1)] | None, "Seed. [the recipe's, mostly 0]"
+        Annotated[int, Ge(0), Le(2**32 - 1)] | None,
+        "Seed. [the recipe's: 0, or several of an experiment]",
     ] = None,
     settings: Settings = (),
     only: Annotated[
@@ -256,7 +257,7 @@ def _result(end: dict[str, Any]) -> str:
     from senetzoo.runs import tested
 
     low, high = (100 * limit for limit in end["wilson"])
-    length = f"{end['epochs']} epoch{'s' * (end['epochs'] > 1)}"
+    length = counted(end["epochs"], "epoch")
     return (
         f"{tested(end)} accuracy {100 * end['test_accuracy']:.2f} % [{low:.1f}, {high:.1f}] of "
         f"{end['test_images']:,} images, {length}, {clock(end['train_seconds'])} of training"

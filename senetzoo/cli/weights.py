@@ -154,8 +154,8 @@ def get_command(
     """Download the files of TAGS (or patterns of tags) and check them.
 
     Running the same command again resumes an interrupted download. Without --to, files go to the
-    cache. If the publisher states no hash, that of the first file is written to senetzoo.lock, and
-    later files have to match it.
+    cache, and those of the package stay there. If the publisher states no hash, that of the first
+    file is written to senetzoo.lock, and later files have to match it.
 
     \b
     Examples:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from senetzoo._utils import terminal
 from senetzoo._utils.files import read_regular
 from senetzoo._utils.pixels import eight_bits, upright
+from senetzoo._utils.terminal import counted
 from senetzoo.errors import DataError
 
 if TYPE_CHECKING:
@@ -120,7 +121,7 @@ def _say_left_out(folder: Path, paths: Sequence[Path], why: str) -> None:
     if paths:
         first = ", ".join(path.name for path in sorted(paths)[:3])
         more = ", ..." if len(paths) > 3 else ""
-        count = f"{len(paths)} file{'s' * (len(paths) > 1)} left out"
+        count = f"{counted(len(paths), 'file')} left out"
         terminal.say_once(f"{folder}: {count}, {why}: {first}{more}")
 
 

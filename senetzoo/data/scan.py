@@ -18,7 +18,7 @@ import torch
 
 from senetzoo._utils.environment import cores
 from senetzoo._utils.files import is_text, read_regular, write_csv
-from senetzoo._utils.terminal import columns, progress
+from senetzoo._utils.terminal import columns, counted, progress
 from senetzoo.data.files import LabeledFiles
 from senetzoo.data.images import check_image
 from senetzoo.data.labels import check_classes
@@ -388,9 +388,9 @@ def _check_counts(name: str, parts: Mapping[Split, Images], problems: Sequence[P
         if total[index] >= 2 and trained[index]:
             continue
         bad = [f"{p.file} ({p.kind})" for p in problems if p.label == word]
-        few = total[index] if total[index] < 2 else "no training"
+        few = counted(total[index], "image") if total[index] < 2 else "no training images"
         raise DataError(
-            f"The class {word!r} of {name} has {few} image{'s' * (few != 1)} that can be used.",
+            f"The class {word!r} of {name} has {few} that can be used.",
             (f"Left out: {', '.join(bad[:5])}{', ...' * (len(bad) > 5)}. " if bad else "")
             + "Each class needs two, one of them to train on.",
             "Add images to it, or remove the class",

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from senetzoo._utils.terminal import progress
+from senetzoo._utils.terminal import counted, progress
 from senetzoo.data.sets import ImageSet
 from senetzoo.deploy.engines.common import Runner
 from senetzoo.deploy.inside import photograph
@@ -91,7 +91,7 @@ def divided(data: LabeledImages) -> tuple[LabeledImages, LabeledImages]:
     count = len(data.images)
     if count < 2:
         raise DataError(
-            f"{data.images.name} has {count} image{'s' * (count != 1)}.",
+            f"{data.images.name} has {counted(count, 'image')}.",
             "int8 is calibrated with some images and evaluated on others.",
             "Give a few hundred images",
         )

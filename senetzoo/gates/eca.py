@@ -23,7 +23,7 @@ class ECA(Gate):
 
     Args:
         kernel: Kernel size (odd); 0 adapts it to the channels: ``abs((log2(C) + beta) / gamma)``
-            (Eq. 12), rounded up to an odd number, at least 3.
+            (Eq. 12), rounded down, then up to an odd number, at least 3.
         gamma: Slope of the adaptive kernel.
         beta: Offset of the adaptive kernel (the paper's b).
         init: ``"paper"`` (PyTorch's default), or ``"identity"``: the kernel is zero and the gate

@@ -22,8 +22,9 @@ from senetzoo.policies.algebra import Gate
 class NonLocal(Gate):
     """``y = x + norm(W softmax(q k) v)``: adds a weighted mean of all pixels to every pixel.
 
-    The cost is quadratic in the number of pixels; the paper uses it in the last stages, whose maps
-    are small. The norm starts at zero, as in the paper, so the gate starts as the exact identity.
+    The cost is quadratic in the number of pixels; the paper uses it on the smaller maps of the
+    second and third stages (res3 and res4). The norm starts at zero, as in the paper, so the gate
+    starts as the exact identity.
 
     Args:
         reduction: Divides the channels to get those of ``q``, ``k`` and ``v``, rounded down to at

@@ -58,7 +58,8 @@ def card(
         timm: timm's name of the network if the files are in timm's format.
         result: The result of the run that trained the network, if known.
     """
-    data = _metadata(repo, entry, "timm" if timm else LIBRARY)
+    classifies = bool(description.network.config["num_classes"])
+    data = _metadata(repo, entry, "timm" if timm else LIBRARY, classifies)
     parts = [
         f"# {repo.split('/')[1]}",
         _introduction(description, tag),
@@ -84,7 +85,7 @@ def check_card(text: str, file: str) -> None:
         ) from None
 
 
-def _metadata(repo: str, entry: Entry | None, library: str) -> ModelCardData:
+def _metadata(repo: str, entry: Entry | None, library: str, classifies: bool) -> ModelCardData:
     from huggingface_hub import ModelCardData
 
     of_entry: dict[str, Any] = {}
@@ -100,10 +101,11 @@ def _metadata(repo: str, entry: Entry | None, library: str) -> ModelCardData:
             "model_name": repo.split("/")[1],
             "eval_results": [_result(metric) for metric in entry.metrics] or None,
         }
+    task = "image-classification" if classifies else "image-feature-extraction"
     return ModelCardData(
         library_name=library,
-        pipeline_tag="image-classification",
-        tags=list(dict.fromkeys(["image-classification", "pytorch", LIBRARY, library])),
+        pipeline_tag=task,
+        tags=list(dict.fromkeys([task, "pytorch", LIBRARY, library])),
         **of_entry,
     )
 
@@ -140,7 +142,8 @@ def _introduction(description: Description, tag: str) -> str:
     gates = network.policy
     attention = "without gates" if gates == "none" else f"with the gates `{gates}`"
     origin = f", the weights `{tag}`" if tag else ""
-    return f"{name} {attention}: an image classifier of {LIBRARY}{origin}."
+    kind = "an image classifier" if network.config["num_classes"] else "a network for features"
+    return f"{name} {attention}: {kind} of {LIBRARY}{origin}."
 
 
 def _table(description: Description, counts: Counts) -> str:
@@ -172,17 +175,22 @@ def _numbers(values: tuple[float, ...]) -> str:
 
 
 def _usage(repo: str, description: Description) -> str:
+    lines = ["import senetzoo", ""]
+    for name, path in (description.own or {}).items():
+        kind = path.rpartition(":")[2].rpartition(".")[2]
+        lines.append(f'senetzoo.register({kind}, name="{name}")  # {path}')
+    lines.append(f'model = senetzoo.create("hf-hub:{repo}")')
+    if description.network.config.get("in_chans", 3) in (1, 3):
+        lines.append("transform = senetzoo.transforms(model)  # from an image to its input")
+    code = "\n".join([*lines, "print(model.load_report)"])
+    own = "Registered classes are the author's; their code isn't here. " * bool(description.own)
     return f"""## Use
 
 ```python
-import senetzoo
-
-model = senetzoo.create("hf-hub:{repo}")
-transform = senetzoo.transforms(model)  # from an image to what the network takes
-print(model.load_report)
+{code}
 ```
 
-Requires {LIBRARY} {description.senetzoo} or newer. Nothing in the repository is executed or
+{own}Requires {LIBRARY} {description.senetzoo} or newer. Nothing in the repository is executed or
 unpickled, and the hash of the weights is checked at every load."""
 
 
@@ -224,6 +232,8 @@ def _of_entry(tag: str, entry: Entry) -> list[str]:
             f"\n```sh\n{training.command}\n```",
         ]
     license = entry.license
+    hashed = "the hash is that of the file named in it"
+    hashed = hashed if entry.pinned else "the publisher states no hash of the file named in it"
     entries = json.dumps({tag: dataclasses.asdict(entry)}, indent=1, ensure_ascii=False)
     return [
         "## How good it is\n\n" + "\n".join(figures),
@@ -233,8 +243,7 @@ def _of_entry(tag: str, entry: Entry) -> list[str]:
         + " Commercial use is not allowed."
         * license.non_commercial,
         f"## Provenance\n\n{entry.provenance[0].upper()}{entry.provenance[1:]}.",
-        f"## Manifest entry\n\nFrom {LIBRARY}; the hash is that of the file named in it.\n\n"
-        f"```json\n{entries}\n```",
+        f"## Manifest entry\n\nFrom {LIBRARY}; {hashed}.\n\n```json\n{entries}\n```",
     ]
 
 

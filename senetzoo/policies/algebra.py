@@ -17,6 +17,7 @@ from torch import nn
 from typing_extensions import Never, Self
 
 from senetzoo._utils.checks import check
+from senetzoo._utils.terminal import counted
 from senetzoo.errors import PolicyError, check_fields, nearest
 from senetzoo.nn.slots import BRANCHES, POSITIONS, Position, Site
 from senetzoo.policies.selectors import EVERYWHERE, Selector, check_selector, no_truth, ranges
@@ -163,7 +164,7 @@ class Joined(Policy):
                 site, rules = overlap[0], list(self.rules())
                 one, other = (rules[numbers[site]].gate.text() for numbers in (found, more))
                 raise PolicyError(
-                    f"{self} puts two gates at {len(overlap)} site{'s' * (len(overlap) > 1)}.",
+                    f"{self} puts two gates at {counted(len(overlap), 'site')}.",
                     f"The {site.position} position of stage {site.stage} block {site.block} would "
                     f"get both {one} and {other}.",
                     "Select different blocks, or type | instead of + to let the right side win",

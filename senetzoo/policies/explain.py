@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import nn
 
-from senetzoo._utils.terminal import columns
+from senetzoo._utils.terminal import columns, counted
 from senetzoo.nn.counting import macs_by_name, parameters
 from senetzoo.nn.layers import Layer, layers, table
 from senetzoo.nn.slots import Branch, Position, Site
@@ -66,7 +66,7 @@ class Shadowed:
     def __str__(self) -> str:
         return (
             f"{self.rule} has no effect: {', '.join(self.by)} win{'s' * (len(self.by) == 1)} "
-            f"at all of its {self.sites} site{'s' * (self.sites > 1)}"
+            f"at all of its {counted(self.sites, 'site')}"
         )
 
 

@@ -144,14 +144,14 @@ class _Reader:
         self.rules += 1
         if self.rules > MAX_RULES:
             raise self.error(f"it has more than {MAX_RULES} gates", "Select blocks: se16/s3-4&b1")
-        name, number = found[1], found[2]
+        name, number, start = found[1], found[2], found.start()
         if name == "none" and number is None:
             return NONE
         if name not in self.gates:
             near = nearest(name, self.gates)
             known = "a gate" if near else f"one of the gates {', '.join(self.gates)}"
             own = "For your own gate: senetzoo.register, or --register MODULE:NAME"
-            raise self.error(f"{name!r} isn't {known}", f"{near} {own}".strip(), at=found.start())
+            raise self.error(f"{name!r} isn't {known}", f"{near} {own}".strip(), at=start)
         spec = self.gates[name]
         fields: dict[str, object] = {}
         if number is not None:
@@ -164,6 +164,7 @@ class _Reader:
             if not self.take(")"):
                 raise self.error("expected , or )")
         policy: Policy = spec(**fields)
+        gate = self.text[start : self.at].strip()
         if self.take("@"):
             found = self.match(_WORD)
             position = found[0] if found else ""
@@ -171,6 +172,12 @@ class _Reader:
                 expected = f"expected a position: {', '.join(POSITIONS)}"
                 raise self.error(expected, nearest(position, POSITIONS), self.at - len(position))
             policy = policy.at(position)
+            at = self.at
+            if self.take(","):
+                second = self.match(_WORD)
+                other = second[0] if second and second[0] in POSITIONS else "POSITION"
+                two = f"Type: {gate}@{position}+{gate}@{other}"
+                raise self.error("a gate has one position", two, at)
         return policy
 
     def field(self, spec: type[Gate], fields: dict[str, object]) -> None:

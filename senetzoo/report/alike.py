@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 
+from senetzoo._utils.terminal import counted
 from senetzoo.report.run import Run, by_label
 from senetzoo.runs import OWN_LOOP
 
@@ -65,7 +66,7 @@ def told_apart(
 def _mixture(runs: Sequence[Run]) -> str:
     """A sentence that names the experiments, if there are several."""
     names = Counter(run.header["recipe"]["name"] for run in runs)
-    listed = ", ".join(f"{name} ({count} run{'s' * (count > 1)})" for name, count in names.items())
+    listed = ", ".join(f"{name} ({counted(count, 'run')})" for name, count in names.items())
     return f"The runs are of several experiments: {listed}. " if len(names) > 1 else ""
 
 

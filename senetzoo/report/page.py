@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import senetzoo
-from senetzoo._utils.terminal import clock
+from senetzoo._utils.terminal import clock, counted
 from senetzoo.eval.predictions import Tally
 from senetzoo.inspect.pictures import png
 from senetzoo.report import figures
@@ -100,6 +100,8 @@ def _notes(runs: Sequence[Run], part: str, comparison: Differences) -> dict[str,
     if len(keep) in (0, len(runs)):
         kept = best if keep else f"{final}, not of its best epoch"
     pairs, left = comparison.paired, by_label(finished(runs))
+    first = left[pairs[0].first][0] if pairs else runs[0]
+    after = f"after {counted(first.last_epoch, 'epoch')}"
     for label in (label for pair in pairs for label in (pair.first, pair.name)):
         left.pop(label, None)
     interval = "The intervals are those of Student's paired test."
@@ -111,15 +113,15 @@ def _notes(runs: Sequence[Run], part: str, comparison: Differences) -> dict[str,
     chose = any(run.end is not None and tested(run.end) == "validation" for run in keep)
     data = ", ".join(dict.fromkeys(str(run.header["data"]["name"]) for run in runs))
     return {
-        "runs": f"{len(runs)} run{'s' * (len(runs) > 1)} on {data}, made by senetzoo "
+        "runs": f"{counted(len(runs), 'run')} on {data}, made by senetzoo "
         f"{senetzoo.__version__}. Accuracies are those of {kept}, with Wilson's 95 % interval. The "
         f"interval covers the choice of {part} images only, not the spread between seeds. senetzoo "
         "measures the training accuracy during the last epoch, on augmented images, so it can be "
         f"below the {part} accuracy." + f" {chose_epoch('The validation images')}" * chose,
         "paired": f"The baseline is {pairs[0].first if pairs else ''}; senetzoo report --baseline "
         "chooses another. Runs with the same seed start from the same trunk and see the same "
-        f"batches. {interval} Could have shown: the smallest true difference that these seeds show "
-        "in four cases of five, with noise as in these runs."
+        f"batches. Differences are those {after}. {interval} Could have shown: the smallest true "
+        "difference that these seeds show in four cases of five, with noise as in these runs."
         + f" {ALIKE}"
         * any(pair.alike for pair in pairs)
         + f" Not paired with the baseline: {', '.join(left)}; that takes a variant with its recipe "

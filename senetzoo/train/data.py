@@ -13,7 +13,7 @@ import torch
 
 from senetzoo._utils.environment import launched
 from senetzoo._utils.files import user_path
-from senetzoo._utils.terminal import echo
+from senetzoo._utils.terminal import counted, echo
 from senetzoo.data import hub, sources
 from senetzoo.data.files import LabeledFiles, StoredImages
 from senetzoo.data.hub import Stream
@@ -159,7 +159,7 @@ def make_data(
     if len(mean) != channels or len(std) != channels:
         raise ConfigError(
             f"The recipe got mean={mean} and std={std}.",
-            f"The images of {title} have {channels} channel{'s' * (channels > 1)}.",
+            f"The images of {title} have {counted(channels, 'channel')}.",
             f'Type for example: --set "mean={(0.5,) * channels}" --set "std={(0.5,) * channels}"',
         )
     _check_labels(test)

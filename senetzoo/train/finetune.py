@@ -17,7 +17,7 @@ from safetensors.torch import load_file
 
 from senetzoo._utils.environment import launched
 from senetzoo._utils.files import user_path
-from senetzoo._utils.terminal import echo
+from senetzoo._utils.terminal import counted, echo
 from senetzoo.data.files import LabeledFiles, StoredImages
 from senetzoo.data.images import image_files
 from senetzoo.data.listing import read_csv, write_csv
@@ -222,7 +222,7 @@ def _open(
         say(f"{kept}: using the split of the run")
         parts = _listed(kept)
         if new := _unlisted(user_path(photos), parts, folder / LEFT_OUT):
-            shown = f"{len(new)} image{'s' * (len(new) > 1)} in {photos}, such as {new[0].name},"
+            shown = f"{counted(len(new), 'image')} in {photos}, such as {new[0].name},"
             say(f"warning: the run doesn't have {shown} and won't train on them.")
             say("Give another folder with --out to train on all images")
         return parts

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from itertools import chain, count
 from typing import TypeVar
 
-from senetzoo._utils.terminal import clock
+from senetzoo._utils.terminal import clock, counted
 from senetzoo.train.recipe import Recipe
 
 _T = TypeVar("_T")
@@ -58,7 +58,7 @@ class Pace:
         """A line that says how long a run of `recipe` takes."""
         less = "; this run compiles, and should take less" * recipe.compile
         return (
-            f"measured: {recipe.epochs} epoch{'s' * (recipe.epochs > 1)} take"
+            f"measured: {counted(recipe.epochs, 'epoch')} take"
             f"{'s' * (recipe.epochs == 1)} about {clock(self.seconds(recipe))} on this machine, "
             f"without compiling{less}"
         )

@@ -295,7 +295,7 @@ def load_weights(
     if new.stem != old.stem:
         before, after = _stems(model, old)
         if before == after:
-            adapted = [("stem", "strides or pooling differ, tensors don't")]
+            adapted = [("stem", "other strides or pooling, the same tensors")]
         else:
             others = [name for name in before if name not in after]
             gone |= dict.fromkeys(others, "the network has another stem")
