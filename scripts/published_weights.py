@@ -238,6 +238,7 @@ def from_timm() -> Iterator[Found]:
     from timm.models import get_pretrained_cfg
 
     figures, stated = FACTS["timm"]["figures"], FACTS["timm"]["source"]
+    without = set(FACTS["timm"]["without"])
     dialects: tuple[Dialect, ...] = ("timm", "timm_legacy")
     for dialect, network in [(d, network) for d in dialects for network in counterparts(d)]:
         first: Any = get_pretrained_cfg(network)
@@ -252,6 +253,8 @@ def from_timm() -> Iterator[Found]:
                 continue
             if cfg.label_offset:
                 raise SystemExit(f"{name}: offset {cfg.label_offset}")
+            if (name in figures) == (name in without):
+                raise SystemExit(f"{name}: add its accuracy to published.json, or that it has none")
             tag = name.partition(".")[2]
             data, terms = next(value for end, value in DATA.items() if tag.endswith(end))
             # The file on the Hub has the same weights, but nobody states its hash.

@@ -152,6 +152,22 @@ def test_weights_of_another_library_get_gates_are_trained_and_loaded(
     assert (model.num_classes, str(model.spec.policy)) == (3, "se(init=identity)")
     assert model.load_report is not None
     assert model.load_report.classes == ("blue", "green", "red")
+    # The report's excitations are those of the run's own split.
+    pages = []
+    for out, where in (("page", ()), ("same", ("--data", done.folder / "split.csv"))):
+        seen = commands.run(
+            "report",
+            done.folder,
+            "--excitations",
+            "--json",
+            *where,
+            "--out",
+            tmp_path / f"{out}.html",
+        )
+        assert seen.exit_code == 0, seen.output
+        pages.append(json.loads(seen.stdout)["excitations"])
+    assert pages[0] == pages[1]
+    assert done.folder.name in str(pages[0])
     nowhere = tmp_path / "nowhere.pth"
     assert (
         message(

@@ -191,7 +191,7 @@ def accuracy_plot(cost: str) -> str:
                 alpha=1 if filled else 0.6,
             )
         axes.set_xscale("log")
-        ticks = [3, 5, 10, 20, 50, 100] if cost == "params" else [0.1, 0.3, 1, 3, 10, 30]
+        ticks = [0.5, 1, 2, 5, 10, 20, 50, 100] if cost == "params" else [0.1, 0.3, 1, 3, 10, 30]
         axes.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
         axes.minorticks_off()
         axes.set_xlabel(label)

@@ -95,9 +95,9 @@ def command(
 
     --calibrate finds the temperature with the lowest loss on DATA, and the smallest probability at
     or above which 99 % of the predictions are right. Both are stored in the folder NETWORK, or with
-    the network in --out, and predict, eval and export use them from then on. DATA must not have
-    been trained on, and must not be what you report results on: use the validation split, not the
-    test split.
+    the network in --out; from then on predict, eval and export use the temperature, and predict
+    --reject auto the probability. DATA must not have been trained on, and must not be what you
+    report results on: use the validation split, not the test split.
 
     \b
     Examples:

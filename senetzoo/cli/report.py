@@ -12,6 +12,7 @@ from senetzoo._utils.terminal import echo
 from senetzoo.cli.options import FILE, FOLDER, PATH, Json, as_command, say
 from senetzoo.errors import ConfigError, nearest
 from senetzoo.report.markup import MARK
+from senetzoo.runs import SPLIT
 
 if TYPE_CHECKING:
     from senetzoo.report.excitations import ExcitationSection
@@ -27,9 +28,12 @@ def command(
         Path, FILE, "The page; the Markdown and its pictures are written beside it."
     ] = Path("report.html"),
     excitations: Annotated[
-        bool, "Show what the gates of each finished run do with the test images of --data."
+        bool, "Show what the gates of each finished run do with the images it is tested on."
     ] = False,
-    data: Annotated[Path | None, "The runs' data set, for --excitations."] = None,
+    data: Annotated[
+        Path | None,
+        "The runs' data set, for --excitations. [the data's own, or split.csv of a fine-tuned run]",
+    ] = None,
     title: Annotated[str | None, "Title of the page."] = None,
     baseline: Annotated[
         str | None,
@@ -206,6 +210,8 @@ def _excitations(runs: Sequence[Run], path: Path | None) -> list[ExcitationSecti
             continue
         recipe = Recipe.from_json(run.header["recipe"])
         if data is None:
+            listed = run.folder / SPLIT
+            path = path or (listed if listed.is_file() else None)
             data = load_data(recipe.replace(images_per_class=0, stream=False), path)
         model, initial = networks_of(run.folder)
         if any(isinstance(module, GateModule) for module in model.modules()):

@@ -28,8 +28,8 @@ class GE(Gate):
     per image, so training needs batches of at least two.
 
     Args:
-        extent: Size of the gathered regions in pixels of the map (e in the paper), or 0 for the
-            whole map.
+        extent: Stride of the gathered regions in pixels of the map (the extent ratio e of the
+            paper), each ``2 * extent - 1`` pixels wide; or 0 for one region, the whole map.
         variant: ``"theta-minus"``: gather by mean pooling, without parameters; ``"theta"``: by
             depthwise convolutions with batch norms (as many 3x3 convolutions of stride 2 as the
             extent takes, or one convolution of the whole map); ``"theta-plus"``: the same, then

@@ -64,7 +64,7 @@ def card(
         f"# {repo.split('/')[1]}",
         _introduction(description, tag),
         _table(description, counts),
-        _usage_of_timm(repo, timm) if timm else _usage(repo, description),
+        _usage_of_timm(repo, timm, classifies) if timm else _usage(repo, description),
         *([] if entry is None else _of_entry(tag, entry)),
         *([] if result is None else _of_run(result)),
     ]
@@ -194,7 +194,10 @@ def _usage(repo: str, description: Description) -> str:
 unpickled, and the hash of the weights is checked at every load."""
 
 
-def _usage_of_timm(repo: str, name: str) -> str:
+def _usage_of_timm(repo: str, name: str, classifies: bool) -> str:
+    # Transformers' pipeline needs a classifier.
+    others = f'`transformers.pipeline("image-classification", model="{repo}")` and\n' * classifies
+    read = "read" if classifies else "reads"
     return f"""## Use
 
 This is timm's `{name}`, with its tensor names.
@@ -206,8 +209,7 @@ model = timm.create_model("hf-hub:{repo}", pretrained=True).eval()
 transform = timm.data.create_transform(**timm.data.resolve_model_data_config(model))
 ```
 
-`transformers.pipeline("image-classification", model="{repo}")` and
-`{LIBRARY}.load("hf-hub:{repo}")` read it too."""
+{others}`{LIBRARY}.load("hf-hub:{repo}")` {read} it too."""
 
 
 def _of_entry(tag: str, entry: Entry) -> list[str]:
