@@ -184,7 +184,7 @@ def identity() -> str:
     ((network, policy, train, test),) = {tuple(r[key] for key in keys) for r in gated}
     return table(head, rows) + (
         f"\n`{network}` with `{policy}`, {len(start)} seeds, {train:,} training and {test:,} test "
-        "images of CIFAR-10, the last step of each run; "
+        "images of CIFAR-10, accuracy at the end of each step; "
         f"{every(found, 'machine', 'commit')}.\n"
     )
 

@@ -321,7 +321,7 @@ COMMANDS: list[tuple[list[str], str]] = [
      "Type for example: --set batch=64"),
     (["train", "flowers_small", "--out", "nowhere"],
      "The recipe flowers_small trains on the five kinds of flowers.\nNo folder was given.\n"
-     "Type: senetzoo train flowers_small --data FOLDER"),
+     "Type --data FOLDER"),
     (["bench", "--model", "resnet_20"], "There is no network 'resnet_20'.\n"
      "The nearest names are resnet20, resnet20a, resnet1202.\n"
      "Type for example: resnet20"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
 import time
@@ -317,9 +318,16 @@ def test_a_card_for_every_entry(tmp_path: Path) -> None:
     save(tiny(), tmp_path)
     description = read_description(tmp_path / "config.json")
     for tag, entry in manifest.manifest().items():
-        text = card("a/b", description, Counts(1, 2), tag, entry)
+        # An accuracy is that of one preprocessing.
+        other = card("a/b", description, Counts(1, 2), tag, entry)
+        unmeasured: Any = ModelCard(other).data
+        assert not unmeasured.eval_results
+        assert ("measured with another preprocessing" in other) == bool(entry.metrics)
+        measured = dataclasses.replace(description, preprocessing=entry.preprocessing)
+        text = card("a/b", measured, Counts(1, 2), tag, entry)
         data: Any = ModelCard(text).data
         assert len(data.eval_results or []) == len(entry.metrics)
+        assert ("No accuracy of these weights is published." in text) == (not entry.metrics)
         assert data.license is not None
         assert ("Commercial use is not allowed." in text) == entry.license.non_commercial
         for stage in entry.training[-1:]:

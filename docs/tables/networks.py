@@ -15,8 +15,8 @@ from senetzoo.nn.slots import POSITIONS
 from senetzoo.registry import ENTRIES, FAMILIES
 from tables.common import lines, table
 
-# Networks that no other library has, with the test that holds each against its paper: written out
-# by hand, or layer by layer.
+# Networks that no other library has, with the test that holds each against its paper's layers:
+# written out by hand, or layer by layer.
 BY_THE_PAPER = {
     "lenet": "test_lenet.py::test_written_out",
     "lenet5": "test_lenet.py::test_written_out",
@@ -58,7 +58,7 @@ def parity() -> dict[str, dict[str, Any]]:
 
 def _held_by(name: str) -> str:
     test = BY_THE_PAPER.get(name)
-    return f"the paper, in `tests/{test.partition('::')[0]}`" if test else "nothing yet"
+    return f"the paper's layers, in `tests/{test.partition('::')[0]}`" if test else "nothing yet"
 
 
 def every(names: Iterable[str] = ENTRIES) -> str:

@@ -72,8 +72,8 @@ def command(
         str | None,
         complete.data,
         "A folder with train and val (or test), a CSV with a split, a copy of CIFAR-10 or "
-        "flower_photos, or the word digits, cifar10 or cifar100. [that of --recipe; else "
-        "digits for networks of gray images, cifar10 for others]",
+        "flower_photos, or the word digits, cifar10 or cifar100. [digits or CIFAR, as "
+        "--recipe says; without --recipe, digits for networks of gray images, cifar10 for others]",
     ] = None,
     recipe: Annotated[
         str | None, recipe_names, "Recipe to train with. [depends on the data]"

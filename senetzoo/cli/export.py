@@ -35,7 +35,9 @@ def command(
         "The file to write; OpenVINO writes two, .xml and .bin. Default: NETWORK in this folder.",
     ] = None,
     dtype: Annotated[
-        FileDtype, "Type of the weights. int8 (onnx and openvino only) requires --data."
+        FileDtype,
+        "Type of the weights, and in onnx and with int8 of the maps. int8 (onnx and openvino "
+        "only) requires --data.",
     ] = "fp32",
     with_preprocessing: Annotated[
         bool,

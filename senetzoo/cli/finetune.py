@@ -83,8 +83,8 @@ def command(
 
     PHOTOS is a folder with one folder of images per class, perhaps inside train, val and test
     folders; a CSV with the columns path, label and optionally split; a parquet file; or
-    hf-hub:OWNER/NAME. Without a split, a fifth of each class is held out; of image files, the
-    split is saved in the run.
+    hf-hub:OWNER/NAME. Without val, a fifth of each class is held out, of train if there is one;
+    of image files, the split is saved in the run.
 
     The epoch with the best result on the held-out photos is saved. Running the same command again
     resumes an interrupted run. Commands that run a network take the folder of the run.

@@ -196,7 +196,8 @@ def _preprocessing() -> list[click.Parameter]:
     return [
         click.Option(
             [f"--{name}"],
-            help=f"{words[name]} [default: the weights', or the usual one for the network]",
+            help=f"{words[name]} [default: that of the weights if known, or the usual one for the "
+            "network]",
             type=click.UNPROCESSED,
             metavar="NUMBER" if name in ("size", "crop") else "NUMBER,...",
             callback=_state,

@@ -50,7 +50,7 @@ def command(
     model = load(network, weights=weights, preprocessing=preprocessing)
     own, run = user_path(network) / hub.CARD, saved_in(network)
     finished = run is not None and is_run(run) and (run / SUMMARY).is_file()
-    generated = weights is None and not own.is_file()
+    generated = weights is None and preprocessing is None and not own.is_file()
     result = read_result(run) if run is not None and finished and generated else None
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch) if out is None else out

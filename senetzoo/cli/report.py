@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -28,11 +29,12 @@ def command(
         Path, FILE, "The page; the Markdown and its pictures are written beside it."
     ] = Path("report.html"),
     excitations: Annotated[
-        bool, "Show what the gates of each finished run do with the images it is tested on."
+        bool, "Show what the gates of each finished run do with its test images."
     ] = False,
     data: Annotated[
         Path | None,
-        "The runs' data set, for --excitations. [the data's own, or split.csv of a fine-tuned run]",
+        "The runs' data set, for --excitations. [not needed for digits, CIFAR and "
+        "fine-tuned runs with a split.csv]",
     ] = None,
     title: Annotated[str | None, "Title of the page."] = None,
     baseline: Annotated[
@@ -204,17 +206,18 @@ def _excitations(runs: Sequence[Run], path: Path | None) -> list[ExcitationSecti
     from senetzoo.train.recipe import Recipe, networks_of
 
     sections: list[ExcitationSection] = []
-    data = None
+    # Runs of an experiment have the same data, which is read once.
+    load = functools.cache(load_data)
     for run in runs:
         if run.end is None:
             continue
         recipe = Recipe.from_json(run.header["recipe"])
-        if data is None:
-            listed = run.folder / SPLIT
-            path = path or (listed if listed.is_file() else None)
-            data = load_data(recipe.replace(images_per_class=0, stream=False), path)
         model, initial = networks_of(run.folder)
         if any(isinstance(module, GateModule) for module in model.modules()):
+            listed = run.folder / SPLIT
+            where = path or (listed if listed.is_file() else None)
+            alike = recipe.replace(name="", model="", images_per_class=0, stream=False)
+            data = load(alike, where)
             batches = evaluate.inputs(
                 data.test, data, recipe, recipe.final_size, torch.device("cpu")
             )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import re
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from senetzoo._utils.terminal import printable
@@ -59,13 +60,15 @@ def card(
         result: The result of the run that trained the network, if known.
     """
     classifies = bool(description.network.config["num_classes"])
-    data = _metadata(repo, entry, "timm" if timm else LIBRARY, classifies)
+    measured = entry is not None and entry.preprocessing == description.preprocessing
+    metrics = entry.metrics if entry is not None and measured else ()
+    data = _metadata(repo, entry, metrics, "timm" if timm else LIBRARY, classifies)
     parts = [
         f"# {repo.split('/')[1]}",
         _introduction(description, tag),
         _table(description, counts),
         _usage_of_timm(repo, timm, classifies) if timm else _usage(repo, description),
-        *([] if entry is None else _of_entry(tag, entry)),
+        *([] if entry is None else _of_entry(tag, entry, metrics)),
         *([] if result is None else _of_run(result)),
     ]
     return f"---\n{data.to_yaml()}\n---\n\n" + "\n\n".join(parts) + "\n"
@@ -85,7 +88,9 @@ def check_card(text: str, file: str) -> None:
         ) from None
 
 
-def _metadata(repo: str, entry: Entry | None, library: str, classifies: bool) -> ModelCardData:
+def _metadata(
+    repo: str, entry: Entry | None, metrics: Sequence[Metric], library: str, classifies: bool
+) -> ModelCardData:
     from huggingface_hub import ModelCardData
 
     of_entry: dict[str, Any] = {}
@@ -97,9 +102,9 @@ def _metadata(repo: str, entry: Entry | None, library: str, classifies: bool) ->
             "license_name": None if known else _slug(license),
             "datasets": [hub for name, (_, hub) in _DATA.items() if _names(entry.data, name)]
             or None,
-            "metrics": ["accuracy"] if entry.metrics else None,
+            "metrics": ["accuracy"] if metrics else None,
             "model_name": repo.split("/")[1],
-            "eval_results": [_result(metric) for metric in entry.metrics] or None,
+            "eval_results": [_result(metric) for metric in metrics] or None,
         }
     task = "image-classification" if classifies else "image-feature-extraction"
     return ModelCardData(
@@ -212,13 +217,16 @@ transform = timm.data.create_transform(**timm.data.resolve_model_data_config(mod
 {others}`{LIBRARY}.load("hf-hub:{repo}")` {read} it too."""
 
 
-def _of_entry(tag: str, entry: Entry) -> list[str]:
-    """The sections about a manifest entry."""
+def _of_entry(tag: str, entry: Entry, metrics: Sequence[Metric]) -> list[str]:
+    """The sections about a manifest entry, with those of its metrics that hold."""
     figures = [
         "| | on | images | value |",
         "| --- | --- | ---: | ---: |",
-        *(_figure(metric) for metric in entry.metrics),
+        *(_figure(metric) for metric in metrics),
     ]
+    if not metrics:
+        why = "The accuracy of these weights was measured with another preprocessing."
+        figures = [why if entry.metrics else "No accuracy of these weights is published."]
     trained = [f"On {entry.data}."]
     if entry.training:
         training = entry.training[-1]

@@ -208,7 +208,7 @@ def _read(
         raise DataError(
             f"The recipe {recipe.name} trains on {_WANTED[recipe.data]}.",
             f"No {what} was given.",
-            f"Type: senetzoo train {recipe.name} --data {what.upper()}",
+            f"Type --data {what.upper()}",
         )
     elif recipe.data in ("cifar10", "cifar100") and path.suffix == ".parquet":
         raise DataError(
