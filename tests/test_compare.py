@@ -127,7 +127,7 @@ def test_a_comparison(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_small_photographs_are_told_of_once_and_with_what_to_type(tmp_path: Path) -> None:
     for part in ("train", "val"):
         photos(tmp_path / "data" / part, {"red": 8, "green": 8}, side=32)
-    ask = ["compare", "--model", "resnet18", "--policy", "se4", "--data", str(tmp_path / "data")]
+    ask = ["compare", "--model", "resnet10", "--policy", "se4", "--data", str(tmp_path / "data")]
     ask += ["--seeds", "2", "--set", "phases=((32, 1),)", "--quick", "--set", "batch=8"]
     ask += ["--workers", "0", "--out", str(tmp_path / "out")]
     say_once.cache_clear()

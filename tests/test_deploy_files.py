@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 import http.client
 import importlib
 import json
+import shutil
 import subprocess
 import sys
 import threading
@@ -14,7 +16,7 @@ from collections.abc import Callable
 from functools import partial
 from http.server import ThreadingHTTPServer
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import pytest
@@ -43,11 +45,26 @@ from senetzoo.nn.preprocessing import Preprocessing
 REJECT_BELOW = 0.6
 PAGE = Path(__file__).resolve().parent.parent / "docs" / "deploy.md"
 run = partial(commands.run, "export")
+Exported: TypeAlias = Callable[[Format, Path], tuple[Path, ...]]
 
 
 @pytest.fixture(scope="module")
 def lenet() -> Classifier:
     return senetzoo.load("lenet5.digits_v1")
+
+
+@pytest.fixture(scope="module")
+def exported(lenet: Classifier, tmp_path_factory: pytest.TempPathFactory) -> Exported:
+    """Copies of an export of the network to a folder, as net.onnx and the like; exported once."""
+
+    @functools.cache
+    def original(form: Format) -> tuple[Path, ...]:
+        return export(lenet, tmp_path_factory.mktemp(form) / f"net{SUFFIXES[form]}").files
+
+    def copied(form: Format, folder: Path) -> tuple[Path, ...]:
+        return tuple(Path(shutil.copy(file, folder)) for file in original(form))
+
+    return copied
 
 
 # --- Photographs in, probabilities out -----------------------------------------------------------
@@ -344,8 +361,8 @@ def test_other_commands_name_the_network_of_a_file(tmp_path: Path) -> None:
     assert (damaged.exit_code, missing.exit_code) == (2, 2)
 
 
-def test_a_truncated_file_of_weights_is_named(lenet: Classifier, tmp_path: Path) -> None:
-    file, weights = export(lenet, tmp_path / "net.xml").files
+def test_a_truncated_file_of_weights_is_named(exported: Exported, tmp_path: Path) -> None:
+    file, weights = exported("openvino", tmp_path)
     weights.write_bytes(weights.read_bytes()[:1000])
     assert message(lambda: read_file(file), WeightsError).splitlines() == [
         f"Can't read {file} with {weights}.",
@@ -355,9 +372,11 @@ def test_a_truncated_file_of_weights_is_named(lenet: Classifier, tmp_path: Path)
 
 
 @pytest.mark.parametrize("form", FORMATS)
-def test_a_wrong_suffix_is_named(form: Format, lenet: Classifier, tmp_path: Path) -> None:
+def test_a_wrong_suffix_is_named(
+    form: Format, lenet: Classifier, exported: Exported, tmp_path: Path
+) -> None:
     suffix = SUFFIXES[form]
-    file = export(lenet, tmp_path / f"net{suffix}").files[0]
+    file, *_ = exported(form, tmp_path)
     other = ".pt2" if form == "onnx" else ".onnx"
     torch.save(lenet.state_dict(), weights := tmp_path / f"weights{suffix}")
     wrong = (file.rename(file.with_suffix(other)), weights)
@@ -367,8 +386,8 @@ def test_a_wrong_suffix_is_named(form: Format, lenet: Classifier, tmp_path: Path
 
 
 @pytest.mark.parametrize("form", FORMATS)
-def test_images_that_a_file_cannot_run(form: Format, lenet: Classifier, tmp_path: Path) -> None:
-    path = export(lenet, tmp_path / f"net{SUFFIXES[form]}").files[0]
+def test_images_that_a_file_cannot_run(form: Format, exported: Exported, tmp_path: Path) -> None:
+    path, *_ = exported(form, tmp_path)
     file = read_file(path)
     for images in (torch.zeros(2, 3, 28, 28), torch.zeros(2, 1, 20, 36)):
         said = message(partial(file.run, images), ConfigError).splitlines()
@@ -380,9 +399,9 @@ def test_images_that_a_file_cannot_run(form: Format, lenet: Classifier, tmp_path
 
 
 @pytest.mark.parametrize("form", FORMATS)
-def test_a_changed_file_is_noticed(form: Format, lenet: Classifier, tmp_path: Path) -> None:
+def test_a_changed_file_is_noticed(form: Format, exported: Exported, tmp_path: Path) -> None:
     """A byte in the middle is one of the weights: every runtime reads the file as before."""
-    path, *_ = (*_, weights) = export(lenet, tmp_path / f"net{SUFFIXES[form]}").files
+    path, *_ = (*_, weights) = exported(form, tmp_path)
     content = weights.read_bytes()
     middle = len(content) // 2
     weights.write_bytes(content[:middle] + bytes([content[middle] ^ 1]) + content[middle + 1 :])
@@ -424,11 +443,12 @@ def test_of_a_damaged_file_only_the_error_is_said(tmp_path: Path) -> None:
         ("classes", '["a", "b"]'),
     ],
 )
-def test_a_file_that_says_nothing_usable(key: str, value: str | None, tmp_path: Path) -> None:
+def test_a_file_that_says_nothing_usable(
+    key: str, value: str | None, exported: Exported, tmp_path: Path
+) -> None:
     import onnx
 
-    file = tmp_path / "digits.onnx"
-    export(senetzoo.load("lenet5.digits_v1"), file)
+    (file,) = exported("onnx", tmp_path)
     model = onnx.load(file)
     found = {entry.key: entry.value for entry in model.metadata_props}
     found.pop(f"senetzoo.{key}", None)
@@ -443,13 +463,12 @@ def test_a_file_that_says_nothing_usable(key: str, value: str | None, tmp_path: 
         assert "doesn't say how to prepare images for it" in done.stderr
 
 
-def test_openvino_needs_both_files(tmp_path: Path) -> None:
-    file = tmp_path / "digits.xml"
-    export(senetzoo.load("lenet5.digits_v1"), file)
-    file.with_suffix(".bin").unlink()
+def test_openvino_needs_both_files(exported: Exported, tmp_path: Path) -> None:
+    file, weights = exported("openvino", tmp_path)
+    weights.unlink()
     done = commands.run("eval", file, "digits")
     assert done.exit_code == 2
-    assert f"There is no {file.with_suffix('.bin')}." in done.stderr
+    assert f"There is no {weights}." in done.stderr
 
 
 # --- The programs of the page --------------------------------------------------------------------
