@@ -26,7 +26,8 @@ class GC(Gate):
 
     Args:
         reduction: Divides the channels to get the hidden units, rounded down to at least 8 (a norm
-            over one or two units is constant): one number, or one per stage.
+            over one unit is constant, and over two keeps only which is larger): one number, or one
+            per stage.
         fusion: ``"add"`` (paper), or ``"scale"``: ``x * sigmoid(W2 ...)`` (timm's default).
         init: ``"paper"`` (He initialization), or ``"identity"``: the last layer is zero, and the
             gate of ``"scale"`` doubled, so it starts as the identity and still learns.

@@ -37,7 +37,7 @@ class GE(Gate):
         reduction: Divides the channels to get the hidden ones of theta-plus, rounded down to at
             least 1: one number, or one per stage.
         side: Size of the map, for the convolution of the whole map: one number, or one per stage.
-            The network then only accepts images of this size.
+            The network then only accepts images whose maps have this size.
         init: ``"paper"`` (He initialization), or ``"identity"``: the last layer is zero and the
             gate doubled, so it starts at exactly 1 and still learns.
     """
