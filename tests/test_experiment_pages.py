@@ -279,7 +279,7 @@ def test_gates_are_beside_the_positions_plain_and_se(empty: None, tmp_path: Path
         ["se", "2", "91.00 (91.00, 91.00)"],
         ["cbam", "1", "91.50 (91.50)"],
     ]
-    assert "; new (avx2), 1 threads, torch 2, commit `cccccccccccc`; m (avx2), 1 threads," in text
+    assert "; new (avx2), 1 thread, torch 2, commit `cccccccccccc`; m (avx2), 1 thread," in text
     # Runs with another learning rate are no pairs.
     shutil.rmtree(tmp_path / "runs" / "ablation_gates")
     record(tmp_path, "ablation_gates", "cbam", 0, 85, recipe={**cbam, "lr": 0.2})

@@ -83,7 +83,7 @@ def test_plot_of_accuracy(cost: str) -> None:
     svg = choose.accuracy_plot(cost)
     assert choose.accuracy_plot(cost) == svg  # to the byte
     words = ["".join(text.itertext()) for text in ElementTree.fromstring(svg).iter(f"{SVG}text")]
-    assert {"DenseNet", "Swin", "default", "more data"} <= set(words)
+    assert {"DenseNet", "Swin, ConvNeXt", "default", "more data"} <= set(words)
     assert "<title>Top-1 accuracy" in svg
     shown = [
         (getattr(entry, cost), metric.value)
@@ -103,6 +103,20 @@ def test_plot_of_accuracy(cost: str) -> None:
     for value, score in shown:
         x, y = x_of(value / unit), y_of(score)
         assert min(math.hypot(x - u, y - v) for u, v in marks) < 0.01
+
+
+@pytest.mark.parametrize(
+    ("network", "label"),
+    [
+        ("inception_v3", "GoogLeNet, Inception, Xception"),
+        ("mnasnet1_0", "MobileNet, MNASNet, ShuffleNet ..."),
+        ("convnext_tiny", "Swin, ConvNeXt"),
+        ("repvgg_a0", "others"),
+        ("se_resnet50", "SE: SENet, EfficientNet, RegNetY ..."),
+    ],
+)
+def test_legends_name_what_is_plotted(network: str, label: str) -> None:
+    assert choose._kind(network)[0] == label
 
 
 def result(model: str, engine: str, speed: float, **form: Any) -> dict[str, Any]:
@@ -148,7 +162,8 @@ def test_speed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     ]
     span = f"{min(scores):.2f} to {max(scores):.2f}"
     assert choose.speed() == (
-        "| network | images a second, batch 1 | published weights of this form | their top-1, % |\n"
+        "| network | images a second, batch 1 | published weights of this form at 224 px "
+        "| their top-1, % |\n"
         "| --- | ---: | ---: | ---: |\n"
         f"| `resnet50` | 20.0 | {len(scores)} | {span} |\n"
         "| `se_resnet34` | 30.0 | 0 |  |\n"
