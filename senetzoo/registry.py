@@ -115,8 +115,12 @@ for _family in FAMILIES:
     add_family(_family)
 
 
-def entry(name: str) -> RegistryEntry:
+def entry(name: str, asked: str = "") -> RegistryEntry:
     """Look up a network.
+
+    Args:
+        name: Its name.
+        asked: What the error says there is not; empty for a network of this name.
 
     Raises:
         ConfigError: Unknown name; the message suggests similar ones.
@@ -129,7 +133,7 @@ def entry(name: str) -> RegistryEntry:
     near = difflib.get_close_matches(typed, ENTRIES, n=3, cutoff=0.6)
     close = list(dict.fromkeys(same + near))[:3]
     raise ConfigError(
-        f"There is no network {name!r}.",
+        f"There is no {asked or f'network {name!r}'}.",
         f"The nearest names are {', '.join(close)}." if close else "No name is similar.",
         f"Type for example: {close[0]}"
         if close

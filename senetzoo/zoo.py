@@ -268,7 +268,7 @@ def is_exported(reference: object) -> bool:
 
 
 def _require_network(reference: object) -> None:
-    """Raise `ConfigError` if `reference` is a file, but not a network's, or a missing one."""
+    """Raise `ConfigError` if `reference` is a file that isn't a network's, or a missing one."""
     if is_exported(reference):
         there = "" if user_path(str(reference)).exists() else " that does not exist"
         raise ConfigError(
@@ -288,11 +288,7 @@ def _require_network(reference: object) -> None:
             "Give the folder that save or a run wrote, or a file with one of these endings",
         )
     if not saved:
-        try:
-            entry(name)
-        except ConfigError as error:
-            _, *near = str(error).splitlines()
-            raise ConfigError(f"There is no network, folder or file {base!r}.", *near) from None
+        entry(name, f"network, folder or file {base!r}")
 
 
 def is_saved(reference: object) -> bool:

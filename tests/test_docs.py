@@ -187,6 +187,7 @@ def test_the_table_of_networks_is_fresh() -> None:
     made = networks.every(SMALL.values()).splitlines()[2:]
     assert len(made) == len(SMALL)
     assert set(made) <= set(page.splitlines())
+    assert networks.families(SMALL.values()) in page  # each of them has the sites of its family
     listed = re.findall(r"^\| `(\w+)` \| \[\d{4}\]", page, re.MULTILINE)
     assert listed == [name for name, entry in ENTRIES.items() if entry.trunk == name]
 

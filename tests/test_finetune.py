@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import json
 import os
+import re
 import shlex
 import shutil
 import time
@@ -25,7 +26,9 @@ import senetzoo
 from senetzoo import data
 from senetzoo._utils.torchvision import import_torchvision
 from senetzoo.cli.finetune import command
+from senetzoo.cli.report import _excitations
 from senetzoo.errors import ConfigError, DataError, WeightsError
+from senetzoo.report.run import read
 from senetzoo.train import engine, start
 from senetzoo.train import finetune as finetuning
 from senetzoo.train.batches import Batches
@@ -168,6 +171,17 @@ def test_weights_of_another_library_get_gates_are_trained_and_loaded(
         pages.append(json.loads(seen.stdout)["excitations"])
     assert pages[0] == pages[1]
     assert done.folder.name in str(pages[0])
+    # Beside another run, each has the images of its own.
+    other = Path(shutil.copytree(done.folder, tmp_path / "other"))
+    listed = (other / "split.csv").read_text("utf-8")
+    swapped = {"train": "val", "val": "train"}
+    (other / "split.csv").write_text(
+        re.sub(r"(?<=,)(train|val)(?=,)", lambda found: swapped[found[1]], listed), "utf-8"
+    )
+    both = _excitations([read(done.folder, "run"), read(other, "other")], None)
+    images = [len(data.open(run / "split.csv", "val")) for run in (done.folder, other)]
+    assert [each.images for each in both] == images
+    assert len(set(images)) == 2
     nowhere = tmp_path / "nowhere.pth"
     assert (
         message(

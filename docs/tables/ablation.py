@@ -276,7 +276,7 @@ def ablation(found: list[Run]) -> str:
         if variant not in known
     ]
     head = ["variant", "seeds", "test accuracy in %", f"minus {first}, points", "95 % interval"]
-    core_hours = sum(hours(run) * _cores(run) for run in found)
+    spent = sum(map(core_hours, found))
     speeds = [run.images_per_second for run in found]
     ((settings, epochs, images),) = {
         (_changes(run), len(run.epochs), run.header["data"]["test_images"]) for run in found
@@ -285,18 +285,19 @@ def ablation(found: list[Run]) -> str:
     return (
         f"{table([*head, 'could have shown'], rows)}\n{_sentences(pairs)}\n\n"
         f"{epochs} epochs each{f' ({settings})' if settings else ''}, the last checkpoint on "
-        f"{images:,} test images; {len(found)} runs of {core_hours:.1f} core-hours in all, "
+        f"{images:,} test images; {len(found)} runs of {spent:.1f} core-hours in all, "
         f"{min(speeds):,.0f} to {max(speeds):,.0f} images a second; {where}.\n"
     )
-
-
-def _cores(run: Run) -> int:
-    return int(run.header["environment"]["threads"])
 
 
 def hours(run: Run) -> float:
     """Hours of training, which include the wait for data, and of testing."""
     return (run.seconds["train"] + run.seconds["test"]) / 3600
+
+
+def core_hours(run: Run) -> float:
+    """Its hours times its threads."""
+    return hours(run) * int(run.header["environment"]["threads"])
 
 
 def _signed(value: float) -> str:

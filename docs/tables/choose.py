@@ -13,26 +13,23 @@ from tables.common import RECORDS, STYLE, lines, svg, table
 
 PARAMETERS, MACS, SPEED = "docs/parameters.svg", "docs/macs.svg", "docs/speed.svg"
 _IMAGENET = "ImageNet-1k val"
-# Of a family's networks without gates: what they are called in the legend, color, marker.
-_PLAIN = {
-    "ResNet": ("ResNet, ResNeXt", "#0072B2", "o"),
-    "PreResNet": ("PreResNet", "#56B4E9", "s"),
-    "DenseNet": ("DenseNet", "#009E73", "^"),
-    **dict.fromkeys(
-        ("MobileNet", "MobileNetV2", "MNASNet", "ShuffleNetV2", "SqueezeNet"),
-        ("MobileNet, MNASNet, ShuffleNet ...", "#E69F00", "X"),
-    ),
-    "RegNet": ("RegNetX", "#7A5195", "p"),
-    **dict.fromkeys(("Swin", "ConvNeXt"), ("Swin, ConvNeXt", "#000000", "*")),
-    **dict.fromkeys(("VGG", "AlexNet"), ("AlexNet, VGG", "#767676", "v")),
-    **dict.fromkeys(
-        (
-            *("GoogLeNet", "BN-Inception", "Inception v2", "Inception v3", "Inception v4"),
-            *("Inception-ResNet", "Xception"),
-        ),
-        ("GoogLeNet, Inception, Xception", "#CC79A7", "P"),
-    ),
+# Networks without gates: what they are called in the legend, color, marker; and the families.
+_KINDS = {
+    ("ResNet, ResNeXt", "#0072B2", "o"): ["ResNet"],
+    ("PreResNet", "#56B4E9", "s"): ["PreResNet"],
+    ("DenseNet", "#009E73", "^"): ["DenseNet"],
+    ("MobileNet, MNASNet, ShuffleNet ...", "#E69F00", "X"): [
+        *("MobileNet", "MobileNetV2", "MNASNet", "ShuffleNetV2", "SqueezeNet")
+    ],
+    ("RegNetX", "#7A5195", "p"): ["RegNet"],
+    ("Swin, ConvNeXt", "#000000", "*"): ["Swin", "ConvNeXt"],
+    ("AlexNet, VGG", "#767676", "v"): ["AlexNet", "VGG"],
+    ("GoogLeNet, Inception, Xception", "#CC79A7", "P"): [
+        *("GoogLeNet", "BN-Inception", "Inception v2", "Inception v3", "Inception v4"),
+        *("Inception-ResNet", "Xception"),
+    ],
 }
+_PLAIN = {family: kind for kind, families in _KINDS.items() for family in families}
 _OTHERS = ("others", "#B8860B", "h")
 _GATED = ("SE: SENet, EfficientNet, RegNetY ...", "#D55E00", "D")
 
@@ -118,15 +115,7 @@ def imagenet() -> str:
         rows.append((entry.macs, cells))
     head = ["network", "million parameters", "GMACs", "pixels", "top-1, %", "default weights"]
     head += ["their license", "highest top-1, %", "of the weights"]
-    listed = {name.strip("`") for _, (name, *_) in rows}
-    rest = {
-        entry.model
-        for entry in manifest().values()
-        if entry.data.startswith("ImageNet") and entry.model not in listed
-    }
-    names = ", ".join(f"`{name}`" for name in sorted(rest))
-    more = f"\nNot listed, because no accuracy of their default weights is published: {names}.\n"
-    return table(head, [cells for _, cells in sorted(rows)]) + more * bool(rest)
+    return table(head, [cells for _, cells in sorted(rows)])
 
 
 def small() -> str:

@@ -8,7 +8,7 @@ from typing import Any
 from senetzoo.report.figures import COLORS
 from senetzoo.report.run import Run
 from senetzoo.train.recipes import RECIPES
-from tables.ablation import finished, hours
+from tables.ablation import core_hours, finished
 from tables.common import STYLE, environments, svg, table
 
 PLOT = "docs/depth.svg"
@@ -79,7 +79,7 @@ def _made() -> str:
     seeds = sorted({r.header["seed"] for r in found.values()})
     sides = ", ".join(f"{epochs} epochs at {side} px" for side, epochs in recipe["phases"])
     missing = [f"`{variant}`" for variant in RECIPES[RECIPE].variants if variant not in found]
-    spent = sum(hours(run) * run.header["environment"]["threads"] for run in found.values())
+    spent = sum(map(core_hours, found.values()))
     return (
         f"{sides}, {data['train_images']:,} training and {data['test_images']:,} test images, the "
         f"last epoch, one run each of seed {' or '.join(map(str, seeds))}; {spent:.1f} core-hours; "

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Container, Iterable
 from functools import cache
 from typing import Any
 
@@ -94,12 +94,12 @@ def every(names: Iterable[str] = ENTRIES) -> str:
     return table([*head, "compared with", "relative error"], rows)
 
 
-def families() -> str:
-    """Where gates can sit in each family, and its variant for small images."""
+def families(names: Container[str] = ENTRIES) -> str:
+    """Where gates can sit in each family, as its networks in `names` say; its small variant."""
     rows = []
     for family in FAMILIES:
         positions: set[str] = set()
-        for name in family.networks:
+        for name in (name for name in family.networks if name in names):
             positions |= {site.position for site in on_meta(name).sites()}
         papers = dict.fromkeys(family.paper(name) for name in family.networks)
         rows.append(

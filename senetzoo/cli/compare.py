@@ -276,12 +276,13 @@ def _try(spec: ModelSpec, variant: str) -> None:
 
 def _base(model: str, data: str | None) -> Experiment:
     """The default recipe for the data; without any, for small images that the network takes."""
-    from senetzoo.data.sources import CIFAR, kind_of
+    from senetzoo.data.sources import CIFAR, Kind, kind_of
     from senetzoo.train.experiment import Experiment
     from senetzoo.zoo import config
 
-    gray = data is None and config(model).config.in_chans == 1
-    kind = kind_of(data) if data is not None else "digits" if gray else "cifar10"
+    kind: Kind = "digits" if config(model).config.in_chans == 1 else "cifar10"
+    if data is not None:
+        kind = kind_of(data)
     if kind == "digits":
         return find("digits")
     base = find("cifar_small" if kind in CIFAR else "flowers_small")

@@ -123,7 +123,7 @@ def command(
     if name is None and len(images) > 1 and is_network(images[0]):
         name, images = images[0], images[1:]
     _check_no_network(images)
-    chosen = name is not None
+    default = name is None
     if name is None:
         _check_first(images[0], alone=len(images) == 1)
         name = "se_resnet20"
@@ -138,7 +138,7 @@ def command(
         model = trained(name, weights=weights, preprocessing=preprocessing)
         run, transform, names = probabilities_of(model), transforms(model), class_names(model)
         stored = model.reject_below
-    if not chosen:
+    if default:
         echo(f"No network was given; {name} knows: {', '.join(names)}.", err=True)
     least = least_probability(stored, _number(float, reject))
     wanted = _asked(images)

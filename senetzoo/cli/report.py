@@ -68,7 +68,7 @@ def command(
     from senetzoo.report.alike import told_apart
     from senetzoo.report.paired import compared, in_order
     from senetzoo.report.results import results
-    from senetzoo.report.run import find
+    from senetzoo.report.run import by_label, find
     from senetzoo.train.recipe import default_fields
     from senetzoo.train.recipes import varied_by
 
@@ -87,12 +87,15 @@ def command(
     variants = _variants(found, baseline)
     order = in_order(variants)
     # Other variants, such as those of compare, in the order in which they were first run.
-    begun: dict[str, str] = {}
-    for run in found:
-        time = run.header["environment"].get("time", "") if run.header["variant"] else ""
-        begun[run.label] = min(time, begun.get(run.label, time))
+    begun = {
+        label: min(run.header["environment"].get("time", "") for run in own)
+        for label, own in by_label(run for run in found if run.header["variant"]).items()
+    }
     found.sort(
-        key=lambda run: (min(order(run.label), order(run.header["variant"])), begun[run.label])
+        key=lambda run: (
+            min(order(run.label), order(run.header["variant"])),
+            begun.get(run.label, ""),
+        )
     )
     sections = _excitations(found, data) if excitations else ()
     comparison = compared(found, variants)
@@ -206,8 +209,8 @@ def _excitations(runs: Sequence[Run], path: Path | None) -> list[ExcitationSecti
     from senetzoo.train.recipe import Recipe, networks_of
 
     sections: list[ExcitationSection] = []
-    # Runs of an experiment have the same data, which is read once.
-    load = functools.cache(load_data)
+    # Runs that differ in their network share images in memory.
+    load = functools.lru_cache(maxsize=1)(load_data)
     for run in runs:
         if run.end is None:
             continue
@@ -216,7 +219,7 @@ def _excitations(runs: Sequence[Run], path: Path | None) -> list[ExcitationSecti
         if any(isinstance(module, GateModule) for module in model.modules()):
             listed = run.folder / SPLIT
             where = path or (listed if listed.is_file() else None)
-            alike = recipe.replace(name="", model="", images_per_class=0, stream=False)
+            alike = recipe.replace(model="", images_per_class=0, stream=False)
             data = load(alike, where)
             batches = evaluate.inputs(
                 data.test, data, recipe, recipe.final_size, torch.device("cpu")

@@ -26,8 +26,8 @@ class ShuffleAttention(Gate):
 
     The first half: ``x * sigmoid(a mean(x) + b)``. The second: ``x * sigmoid(a norm(x) + b)``, with
     a norm over the pixels of each channel. ``a`` and ``b`` are one number for each channel of a
-    group, shared by all groups. The shuffle interleaves the first half of all
-    channels with the second.
+    group, shared by all groups. The shuffle interleaves the first half of all channels with the
+    second.
 
     Args:
         groups: Groups of channels: one number, or one per stage. If twice that number doesn't

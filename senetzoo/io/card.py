@@ -65,7 +65,7 @@ def card(
     data = _metadata(repo, entry, metrics, "timm" if timm else LIBRARY, classifies)
     parts = [
         f"# {repo.split('/')[1]}",
-        _introduction(description, tag),
+        _introduction(description, tag, classifies),
         _table(description, counts),
         _usage_of_timm(repo, timm, classifies) if timm else _usage(repo, description),
         *([] if entry is None else _of_entry(tag, entry, metrics)),
@@ -141,13 +141,13 @@ def _slug(text: str) -> str:
     return re.sub(r"[^a-z0-9.]+", "-", text.lower()).strip("-")
 
 
-def _introduction(description: Description, tag: str) -> str:
+def _introduction(description: Description, tag: str, classifies: bool) -> str:
     network = description.network
     name = network.name or f"A network of the family {network.family}"
     gates = network.policy
     attention = "without gates" if gates == "none" else f"with the gates `{gates}`"
     origin = f", the weights `{tag}`" if tag else ""
-    kind = "an image classifier" if network.config["num_classes"] else "a network for features"
+    kind = "an image classifier" if classifies else "a network for features"
     return f"{name} {attention}: {kind} of {LIBRARY}{origin}."
 
 
@@ -242,8 +242,9 @@ def _of_entry(tag: str, entry: Entry, metrics: Sequence[Metric]) -> list[str]:
             f"\n```sh\n{training.command}\n```",
         ]
     license = entry.license
-    hashed = "the hash is that of the file named in it"
-    hashed = hashed if entry.pinned else "the publisher states no hash of the file named in it"
+    hashed = "the publisher states no hash of the file named in it"
+    if entry.pinned:
+        hashed = "the hash is that of the file named in it"
     entries = json.dumps({tag: dataclasses.asdict(entry)}, indent=1, ensure_ascii=False)
     return [
         "## How good it is\n\n" + "\n".join(figures),
