@@ -219,7 +219,7 @@ def combinations() -> str:
     return (
         f"{len(found)} of the networks have {sum(len(r['sites']) for r in found)} positions in "
         f"all. Each of {forms} forms of the first eleven gates was attached at each of them, "
-        f"in deep networks with fewer blocks: {tried:,} combinations with {gates:,} gates. "
+        f"in some deep networks with fewer blocks: {tried:,} combinations with {gates:,} gates. "
         "Every gate ran once in a forward pass, "
         "every one with parameters got a nonzero gradient (some only with fewer gates attached), "
         "and the gates of each position together changed the output.\n"

@@ -17,7 +17,7 @@ R = TypeVar("R")
 
 
 class SenetzooError(Exception):
-    """Base of all errors that senetzoo raises on purpose."""
+    """Base of the errors about what was given: names, values, files, images, networks."""
 
     def __init__(self, asked: str, true: str = "", remedy: str = "") -> None:
         super().__init__("\n".join(line for line in (asked, true, remedy) if line))

@@ -84,7 +84,8 @@ def create(
         weights: A safetensors file with weights of the network that the other arguments describe,
             or of the network that `reference` names.
         preprocessing: Preprocessing of the weights' training images, if they don't state it or to
-            override it; or some of its fields by name, ``{"mean": (0.5,), "std": (0.5,)}``.
+            override it; or some of its fields by name, ``{"mean": (0.5,), "std": (0.5,)}``, where
+            one number holds for every channel.
         num_classes: Number of outputs; None for that of the weights or the network. If it differs
             from the weights, the classifier is replaced; with 0 the network returns the
             classifier's input.

@@ -244,6 +244,12 @@ def test_photographs_become_a_network(
     ]
     assert (record["run"], record["part"]) == (str(out), "validation")
     assert record["accuracy"] == pytest.approx(end["test_accuracy"], abs=1e-5)
+    recipe = Recipe.from_json(first["recipe"])
+    read = load_data(recipe, out / "split.csv")
+    for keep, chose in (("best", True), ("last", False)):
+        shown = str(finetuning.finished(out, recipe.replace(keep=keep, patience=0), read))
+        assert shown.startswith("On the validation images")
+        assert ("which also selected the epoch" in shown) == chose
     # What is said of the accuracy is what the run recorded.
     assert "finished, validation accuracy" in again.stderr
     assert "warning: the run doesn't have" not in again.stderr

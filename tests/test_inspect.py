@@ -91,6 +91,30 @@ def test_gates_of_pixels_are_fitted(policy: Policy) -> None:
         assert torch.allclose(excitation.high, fitted.amax(0), rtol=1e-8)
 
 
+@pytest.mark.parametrize(
+    "gate",
+    [
+        *("se", "se(init=identity)", "se(scale=3)", "eca", "cbam", "cbam(init=identity)"),
+        *("cbam(part=channel,init=identity)", "scse", "scse(init=identity)", "scse(combine=max)"),
+        *("scse(part=sse,init=identity)", "ge", "srm", "gct", "coord", "coord(init=identity)"),
+        *("ese(init=identity)", "bam", "simam", "gc(fusion=scale,init=identity)"),
+        *("triplet(init=identity)", "sge(init=identity)", "fca", "multiscale(init=identity)"),
+        *("ela", "ela(init=identity)"),
+    ],
+)
+def test_values_fill_their_range(gate: str) -> None:
+    model = network(SE(1).at("standard") if gate == "se" else senetzoo.policy(gate))
+    with torch.no_grad():
+        for name, value in model.named_parameters():
+            if "slots" in name:
+                value.mul_(30.0)
+    found = excitations(model, pairs(images(len(LABELS), 3, 12, 12)), classes=5).values()
+    for excitation in found:
+        assert (excitation.low >= 0.0).all()
+        assert (excitation.high <= excitation.top * (1 + 1e-9)).all()
+    assert max(float((e.high / e.top).max()) for e in found) > 0.7
+
+
 def made(low: list[float], high: list[float], top: float) -> Excitation:
     none = torch.zeros(len(low))
     ends = torch.tensor(low), torch.tensor(high)
@@ -104,6 +128,10 @@ def test_closed_open_and_constant_channels(top: float) -> None:
     assert found.closed.tolist() == [True, False, False, False, False]
     assert found.open.tolist() == [False, True, False, False, False]
     assert found.constant.tolist() == [True, True, True, False, False]
+    # Gates without a bound, whose top is 1, may lie outside.
+    outside = made([-3.0 * top, 1.2 * top, -0.01 * top], [-2.0 * top, 1.3 * top, 0.01 * top], top)
+    assert outside.closed.tolist() == [False, False, True]
+    assert not outside.open.any()
 
 
 def test_variation_is_the_error_of_a_constant() -> None:

@@ -164,6 +164,8 @@ def test_a_default_is_said_and_a_statement_is_kept(
     stated = load("resnet20", weights=file, preprocessing={"mean": (0.5,) * 3, "std": (0.25,) * 3})
     assert transforms(stated) == CIFAR10.replace(mean=(0.5,) * 3, std=(0.25,) * 3)
     assert capsys.readouterr().err == ""
+    one = load("resnet20", weights=file, preprocessing={"mean": (0.5,), "std": [0.25]})
+    assert transforms(one) == transforms(stated)
     save(stated, tmp_path / "kept")
     assert transforms(load(tmp_path / "kept")) == transforms(stated)
     assert transforms(load(tmp_path / "kept", preprocessing=ODD)) == ODD

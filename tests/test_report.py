@@ -459,6 +459,7 @@ def test_other_variants_come_in_the_order_of_their_runs(tmp_path: Path) -> None:
         where = {
             "cpu": "a processor",
             "torch": "2.13.0",
+            "senetzoo": "0.2.0",
             "time": f"2026-01-01T00:0{minute}:00+00:00",
         }
         seeds_of(tmp_path, variant, wrong, environment=where)
@@ -1024,8 +1025,13 @@ def test_pictures_replace_those_of_a_report_and_no_other_file(tmp_path: Path, na
 def test_both_pages_say_what_the_accuracies_are(
     tmp_path: Path, keep: tuple[str, ...], part: str, kept: str, chose: bool
 ) -> None:
+    tested = "test" if part == "test" else "val"
+    lines = [
+        {key.replace("test_", f"{tested}_"): value for key, value in epoch(n).items()}
+        for n in range(1, 9)
+    ]
     runs = [
-        write_run(tmp_path / each, recipe={"name": "r", "keep": each}, variant=each)
+        write_run(tmp_path / each, recipe={"name": "r", "keep": each}, variant=each, lines=lines)
         for each in keep
     ]
     if part == "val":
@@ -1041,7 +1047,12 @@ def test_both_pages_say_what_the_accuracies_are(
         assert f"The interval covers the choice of {images} images only" in about
         assert f"so it can be below the {images} accuracy." in about
         assert about.endswith(f" {chose_epoch('The validation images')}") == chose
-        notes = ["How much the", f"{images.capitalize()} accuracy in % by class.", "The norm of"]
+        assert "made by senetzoo 0.1.0." in about
+        notes = [
+            f"How much the {images} accuracy",
+            f"{images.capitalize()} accuracy in % by class.",
+            "The norm of",
+        ]
         notes += ["Single runs."] * (len(runs) > 1)
         for note in notes:
             assert sum(line.startswith(note) for line in said) == 1, note

@@ -217,9 +217,10 @@ def fused(model: nn.Module, x: Tensor) -> Counter[str]:
     double = rewritten(model.double(), x.double())[0]
     exact = double(x.double())
     kept = [value.clone() for value in double.state_dict().values()]
-    form, tails = fuse.fused(double, torch.float64)
+    form, tails, _ = fuse.fused(double, torch.float64)
     found = Counter[str]()
     for node in form.graph.nodes:
+        assert node.users or node.op == "output" or "gated_tail_" in str(node.target), node
         if (name := str(node.target)).startswith("senetzoo."):
             found[name.split(".")[1]] += 1
             if "tail" in name:
@@ -229,7 +230,7 @@ def fused(model: nn.Module, x: Tensor) -> Counter[str]:
     assert relative_error(defined(form)(x.double()), exact) < EXACT
     assert all(map(torch.equal, double.state_dict().values(), kept))
     single = rewritten(model.float(), x)[0]
-    form, same = fuse.fused(single, torch.float32)
+    form, same, _ = fuse.fused(single, torch.float32)
     assert same == tails
     own = relative_error(single(x).double(), exact)
     for batch in (x, x.contiguous(memory_format=LAST), x[:1]):
@@ -277,6 +278,9 @@ def test_every_family(name: str, tails: int, gates: int, kernel: None) -> None:
     model, x = shallow(name, depths=(1, 1))
     found = fused(model, x.float())
     assert (found["gated_tail_"], found["gates"]) == (tails, gates)
+    graph, done = rewritten(model, x.float())
+    done = done.also_squeezed(fuse.fused(graph, torch.float32)[2])
+    assert (len(done.squeezed), done.left) == (gates, ())
 
 
 def small(name: str, number: int) -> tuple[nn.Module, Tensor]:

@@ -217,7 +217,7 @@ def test_a_network(position: Any, gpu: Any, monkeypatch: pytest.MonkeyPatch) -> 
     x = images(3, 3, 15, 18)
     exact = calibrated(model, x)(x).to(DEVICE)
     model, x = model.to(DEVICE, torch.float32), x.to(DEVICE, torch.float32)
-    form, tails = fuse.fused(rewritten(model, x)[0], torch.float32)
+    form, tails, _ = fuse.fused(rewritten(model, x)[0], torch.float32)
     assert tails == 3
     for room, bound in ((tail, 1e-5), (gpu, 1e-5)):
         found = replaced(form, room)(x)

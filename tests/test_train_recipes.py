@@ -519,8 +519,10 @@ def test_training_is_tested_on_val_where_there_is_test_too(tmp_path: Path) -> No
     shutil.copy(root / "val" / "a" / "0.png", root / "test" / "b" / "more.png")
     data = load_data(FOLDER, root)
     assert (data.count, len(data.test)) == (6, 4)
+    assert data.validation is data.test  # so that records call its accuracy that of val
     shutil.rmtree(root / "val")
-    assert len(load_data(FOLDER, root).test) == 7
+    data = load_data(FOLDER, root)
+    assert (len(data.test), data.validation) == (7, None)
     splits = enumerate(("train", "val", "test"))
     lines = [f"train/{c}/{k}.png,{c},{split}" for k, split in splits for c in "ab"]
     (root / "x.csv").write_text("\n".join(["path,label,split", *lines]))

@@ -8,6 +8,7 @@ from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
 from senetzoo._utils.terminal import counted
+from senetzoo.deploy.engines import Layout, engine
 from senetzoo.eval.spread import Spread
 from tables.common import RECORDS, STYLE, commit, every, lines, processor, svg, table
 
@@ -56,9 +57,10 @@ def machine(record: dict[str, Any], *, packages: bool = True) -> str:
     )
 
 
-def _backend(result: dict[str, Any], layout: str) -> str:
+def _backend(result: dict[str, Any], layout: Layout) -> str:
     rewritten = ["optimized"] * result["optimized"]
-    return ", ".join([result["engine"], result["dtype"], layout, *_streams(result), *rewritten])
+    used = engine(result["engine"]).layout(layout)
+    return ", ".join([result["engine"], result["dtype"], used, *_streams(result), *rewritten])
 
 
 def _streams(result: dict[str, Any]) -> list[str]:

@@ -29,7 +29,8 @@ _GATES = {
         {
             *("SEModule", "SqueezeExcite", "EffectiveSEModule", "SqueezeExciteCl", "EcaModule"),
             *("CecaModule", "CbamModule", "LightCbamModule", "GatherExcite", "CoordAttn"),
-            *("SimpleCoordAttn", "BottleneckAttn", "GlobalContext"),
+            *("SimpleCoordAttn", "BottleneckAttn", "GlobalContext", "EseModule"),
+            *("EfficientLocalAttn", "StripAttn", "NonLocalAttn", "BatNonLocalAttn"),
         }
     ),
     "torchvision": frozenset({"SqueezeExcitation"}),

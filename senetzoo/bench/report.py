@@ -14,6 +14,7 @@ import torch
 from senetzoo._utils.terminal import columns
 from senetzoo.bench.profile import Part, Profile
 from senetzoo.bench.timing import MEMORY, BenchmarkCase, Timing
+from senetzoo.deploy.engines import engine
 from senetzoo.errors import ConfigError
 from senetzoo.eval.accuracy import Evaluation
 from senetzoo.eval.spread import LEAST_ROUNDS, Spread
@@ -133,6 +134,11 @@ def speed_text(timings: Sequence[Timing], evaluations: Sequence[Evaluation] = ()
             notes.append(f"The interval needs at least {LEAST_ROUNDS} rounds.")
     if accuracy:
         notes.append("top-1: accuracy with its 95 % interval (Wilson), as in the tables below.")
+    notes += [
+        f"{name} has only the layout {used}."
+        for name in dict.fromkeys(timing.case.backend.engine for timing in timings)
+        if (used := engine(name).layout(settings.layout)) != settings.layout
+    ]
     return "\n".join([title, *columns(rows, left=3), *notes])
 
 

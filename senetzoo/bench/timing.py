@@ -217,7 +217,6 @@ def measure(
 def start(case: BenchmarkCase, settings: Settings, images: Tensor) -> Runner:
     """Load a case into its engine, which runs it once on `images`."""
     runs_in, dtype = engine(case.backend.engine), case.backend.dtype
-    layout = settings.layout if settings.layout in runs_in.layouts else runs_in.layouts[0]
     calibration = None
     if dtype == "int8":
         calibration = random_images(case.image, _CALIBRATION, torch.device("cpu"))
@@ -227,7 +226,7 @@ def start(case: BenchmarkCase, settings: Settings, images: Tensor) -> Runner:
             case.module,
             images,
             dtype,
-            layout=layout,
+            layout=runs_in.layout(settings.layout),
             threads=torch.get_num_threads(),
             streams=case.backend.streams,
             calibration=calibration,

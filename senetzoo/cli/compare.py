@@ -34,7 +34,7 @@ from senetzoo.cli.train import (
     train_all,
 )
 from senetzoo.errors import ConfigError, MissingExtraError, SenetzooError, first_line
-from senetzoo.runs import is_quick
+from senetzoo.runs import is_quick, tested
 
 if TYPE_CHECKING:
     from senetzoo.nn.slots import Site
@@ -327,6 +327,7 @@ def table(runs: Sequence[Run], experiment: Experiment, pairs: Sequence[Paired]) 
         "seeds": list(experiment.seeds),
         "epochs": len(runs[0].epochs),
         "test_images": runs[0].end["test_images"] if runs[0].end else 0,
+        "part": tested(runs[0].end or {}),
         "variants": rows,
     }
 
@@ -350,7 +351,7 @@ def _text(made: Mapping[str, Any], limited: str, folder: Path) -> str:
             ]
         rows.append([*cells, *[""] * (len(head) - len(cells))])
     seeds, epochs = counted(len(made["seeds"]), "seed"), counted(made["epochs"], "epoch")
-    images = counted(made["test_images"], "test image")
+    images = counted(made["test_images"], f"{made['part']} image")
     lines = [
         f"{made['variants'][0]['model']} on {made['data']}, {seeds}, {epochs}, {images}",
         *columns(rows),

@@ -153,9 +153,10 @@ def get_command(
 ) -> None:
     """Download the files of TAGS (or patterns of tags) and check them.
 
-    Running the same command again resumes an interrupted download. Without --to, files go to the
-    cache, and those of the package stay there. If the publisher states no hash, that of the first
-    file is written to senetzoo.lock, and later files have to match it.
+    The same command again fetches what is missing. An interrupted download of a publisher's address
+    resumes where it stopped, if the file's hash is known; so does one of the Hub with --to. Without
+    --to, files go to the cache, and those of the package stay there. If the publisher states no
+    hash, that of the first file is written to senetzoo.lock, and later files have to match it.
 
     \b
     Examples:

@@ -193,7 +193,7 @@ def export(
     except OSError as error:
         raise ConfigError(f"{path} can't be written.", f"{error.strerror}.") from None
     with WRITERS[form](path, draft) as run:
-        errors = {count: _error(own, run, draft, count, form) for count in _TRIED}
+        errors = dict(_error(own, run, draft, count, form) for count in _TRIED)
         found = None
         if images is not None and preprocessing is not None and ours is not None:
             found = beside(ours, run, images, preprocessing, inside=with_preprocessing)
@@ -310,8 +310,13 @@ def _photographs(count: int, preprocessing: Preprocessing) -> Tensor:
     return torch.stack([photograph(image, preprocessing.channels) for image in large])
 
 
-def _error(model: Classifier, run: Runner, draft: Draft, count: int, form: Format) -> float:
+def _error(
+    model: Classifier, run: Runner, draft: Draft, count: int, form: Format
+) -> tuple[int, float]:
     """The largest difference between the outputs of `run` and of the model.
+
+    Returns:
+        The number of images, at most `count`, and the difference.
 
     Raises:
         ConfigError: It is larger than allowed.
@@ -349,4 +354,4 @@ def _error(model: Classifier, run: Runner, draft: Draft, count: int, form: Forma
             f"{' of the largest' if inside is None else ''}; at most {most:.0e} is allowed.",
             f"Write another format: {', '.join(SUFFIXES[f] for f in FORMATS if f != form)}",
         )
-    return error
+    return len(given), error

@@ -18,16 +18,17 @@ from senetzoo.deploy.squeeze import squeeze_through
 from senetzoo.deploy.tail import HARDSIGMOID, IDENTITY, LANES, RELU, SIGMOID, SILU, pack
 
 
-def fused(module: fx.GraphModule, dtype: torch.dtype) -> tuple[fx.GraphModule, int]:
+def fused(module: fx.GraphModule, dtype: torch.dtype) -> tuple[fx.GraphModule, int, frozenset[str]]:
     """Replace the tails of a rewritten network by operators; `module` is not changed.
 
     Returns:
-        The graph, with weights packed for `dtype`, and the number of its tails.
+        The graph, with weights packed for `dtype`; the number of its tails; and the gates that now
+        read the input of the convolution before them.
     """
     with unwarned(FutureWarning):  # of copies of torch's traced graphs
         graph = Graph(fx.GraphModule(module, copy.deepcopy(module.graph)))
     # The operators never read a map for its gate, so this pays even with as many inputs as outputs.
-    squeeze_through(graph, level=True)
+    reasons = squeeze_through(graph, level=True)
     tails = 0
     # Sums first; the remaining convolutions have no sum.
     for operator, matched in ((aten.add.Tensor, _with_sum), (aten.conv2d.default, _without_sum)):
@@ -41,7 +42,7 @@ def fused(module: fx.GraphModule, dtype: torch.dtype) -> tuple[fx.GraphModule, i
                 tails += 1
     for node in graph.calls(aten.sigmoid.default, aten.hardsigmoid.default):
         _replace_excitation(graph, node, dtype)
-    return graph.finish(), tails
+    return graph.finish(), tails, frozenset(path for path, why in reasons.items() if not why)
 
 
 @dataclass(frozen=True)
@@ -210,6 +211,8 @@ def _replace_excitation(graph: Graph, gate: fx.Node, dtype: torch.dtype) -> None
         SIGMOID if is_call(gate, aten.sigmoid.default) else HARDSIGMOID,
     )
     graph.replace(gate, graph.call(gate, torch.ops.senetzoo.excitation.default, x, *arguments))
+    for node in chain:  # an in-place activation would keep them alive
+        graph.nodes.erase_node(node)
 
 
 def _back(gate: fx.Node) -> Iterator[fx.Node]:

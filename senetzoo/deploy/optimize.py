@@ -252,7 +252,7 @@ def optimize(
     with failing, torch.inference_mode():
         expected = original(sample)
     graph, rewrites = rewritten(model, sample)
-    ways = _with_tails(named, graph, dtype, sample)
+    ways, squeezed = _with_tails(named, graph, dtype, sample)
     ready: dict[int, Runner] = {}
     tried: list[Tried] = []
 
@@ -319,6 +319,8 @@ def optimize(
     if len(ready) > 1:
         best = _fastest(ready, tried, sample)
     comparison = _compared(original, ready[best], sample, expected) if compare else None
+    if tried[best].tails:
+        rewrites = rewrites.also_squeezed(squeezed)
     report = Report(dtype, tried[best], tuple(tried), rewrites, comparison)
     return Optimized(ready[best], report)
 
@@ -347,17 +349,18 @@ def _ways(name: str, dtype: Dtype, sample: Tensor) -> list[tuple[Engine, Layout]
 
 def _with_tails(
     ways: list[tuple[Engine, Layout]], graph: fx.GraphModule, dtype: Dtype, sample: Tensor
-) -> list[tuple[Engine, Layout, fx.GraphModule, int]]:
+) -> tuple[list[tuple[Engine, Layout, fx.GraphModule, int]], frozenset[str]]:
     """Add variants with the network's residual tails as single operators, where that is possible.
 
-    Each one has the graph for the engine, and the number of tails that are operators in it.
+    Each one has the graph for the engine, and the number of tails that are operators in it. In
+    these variants more gates read the input of the convolution before them: their names.
     """
     able = [way for way in ways if way[0].operators and way[1] == "nhwc"]
     given = [(*way, graph, 0) for way in ways]
     if not able or sample.device.type not in ("cpu", "cuda"):
-        return given
-    form, tails = fused(graph, TORCH_DTYPES[dtype])
-    return given + [(*way, form, tails) for way in able if tails]
+        return given, frozenset()
+    form, tails, squeezed = fused(graph, TORCH_DTYPES[dtype])
+    return given + [(*way, form, tails) for way in able if tails], squeezed
 
 
 def _fastest(ready: Mapping[int, Runner], tried: list[Tried], sample: Tensor) -> int:

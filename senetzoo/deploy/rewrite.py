@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Collection
+from dataclasses import dataclass, replace
 
 from torch import Tensor, fx, nn
 
@@ -41,6 +42,12 @@ class Rewrites:
     factors: int
     squeezed: tuple[str, ...]
     left: tuple[tuple[str, str], ...]
+
+    def also_squeezed(self, paths: Collection[str]) -> Rewrites:
+        """The same, but for gates in `paths`, which read the convolution's input, too."""
+        more = tuple(path for path, _ in self.left if path in paths)
+        left = tuple(item for item in self.left if item[0] not in more)
+        return replace(self, squeezed=self.squeezed + more, left=left)
 
 
 def rewritten(

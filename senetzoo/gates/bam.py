@@ -65,6 +65,10 @@ class BottleneckAttention(GateModule):
         self.conv4 = nn.Conv2d(width, 1, 1)
         self.draw(self.fc1, self.fc2, self.conv1, self.conv2, self.conv3, self.conv4)
 
+    @property
+    def top(self) -> float:
+        return 2.0  # 1 + sigmoid
+
     def channels(self, x: Tensor) -> Tensor:
         """The channel branch, (N, C)."""
         z = self.normalized(self.fc_bn, self.fc1(x.mean(self.space)))

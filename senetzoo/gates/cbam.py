@@ -67,6 +67,10 @@ class CBAMAttention(GateModule):
             self.draw(self.conv)
             zero(self.bn)
 
+    @property
+    def top(self) -> float:
+        return super().top ** (2 if self.spec.part == "both" else 1)
+
     def channels(self, x: Tensor) -> Tensor:
         """Channel attention, (N, C)."""
         mean, peak = (

@@ -71,7 +71,7 @@ class GateModule(nn.Module):
 
     @property
     def top(self) -> float:
-        """Upper bound of the gate's values; a closed gate is near 0."""
+        """Upper bound of the gate's values, 1 if they have none; a closed gate is near 0."""
         return 2.0 if self.identity else 1.0
 
     @property

@@ -59,6 +59,10 @@ class RowsAndColumns(GateModule):
         self.conv_w = nn.Conv1d(width, channels, 1, bias=spec.bias)
         self.draw(self.conv1, last=[self.conv_h, self.conv_w])
 
+    @property
+    def top(self) -> float:
+        return super().top ** 2  # a product of two gates
+
     def forward(self, x: Tensor) -> Tensor:
         image = self.turned(x)
         height = image.shape[2]

@@ -61,6 +61,10 @@ class LocalAttention(GateModule):
         if self.identity:
             zero(self.norm)
 
+    @property
+    def top(self) -> float:
+        return super().top ** 2  # a product of two gates
+
     def forward(self, x: Tensor) -> Tensor:
         image = self.turned(x)
         rows = self.sigmoid(self.norm(self.conv(image.mean(3))))

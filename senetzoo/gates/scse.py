@@ -67,6 +67,11 @@ class ConcurrentSE(GateModule):
             self.conv = nn.Conv2d(channels, 1, 1, bias=spec.bias)
             self.draw(last=[self.conv])
 
+    @property
+    def top(self) -> float:
+        added = self.spec.part == "both" and self.spec.combine == "sum"
+        return 2.0 if added else super().top
+
     def channels(self, x: Tensor) -> Tensor:
         """Logits of cSE's gate, (N, C)."""
         z: Tensor = self.fc2(torch.relu(self.fc1(x.mean(self.space))))

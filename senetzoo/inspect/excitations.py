@@ -35,7 +35,8 @@ class Excitation:
     Args:
         path: Name of the gate in the network.
         gate: Text of the gate.
-        top: Upper bound of the gate's values.
+        top: Upper bound of the gate's values; 1 if they have none (non-local, shuffle attention,
+            global context that is added).
         counts: (K,), number of images of each class.
         by_class: (K, C), mean of each class; NaN for a class without images.
         mean: (C,), over all images.
@@ -65,12 +66,16 @@ class Excitation:
     @property
     def closed(self) -> Tensor:
         """(C,), whether the channel is closed for all images."""
-        return self.high < TOLERANCE * self.top
+        return self._near(0.0)
 
     @property
     def open(self) -> Tensor:
         """(C,), whether the channel is open for all images."""
-        return self.low > (1.0 - TOLERANCE) * self.top
+        return self._near(self.top)
+
+    def _near(self, end: float) -> Tensor:
+        within = TOLERANCE * self.top
+        return (self.low > end - within) & (self.high < end + within)
 
     @property
     def constant(self) -> Tensor:

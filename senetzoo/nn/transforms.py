@@ -71,7 +71,12 @@ def completed(model: Classifier, stated: Preprocessing | Mapping[str, Any]) -> P
         )
     report = model.load_report
     known = (report and report.preprocessing) or usual(model.input_size)
-    return known.for_channels(model.in_chans).replace(**stated)
+    spread = {  # one mean or std is that of every channel
+        name: tuple(value) * model.in_chans
+        for name, value in stated.items()
+        if name in ("mean", "std") and isinstance(value, (tuple, list)) and len(value) == 1
+    }
+    return known.for_channels(model.in_chans).replace(**{**stated, **spread})
 
 
 def state(model: Classifier, stated: Preprocessing | Mapping[str, Any]) -> None:

@@ -242,7 +242,7 @@ class Gate(Policy):
     number: ClassVar[str] = ""
     """The field that a number after the name sets, as in ``se8``; empty if there is none."""
     no_identity: ClassVar[str] = ""
-    """Why the gate has no ``init="identity"``; empty if it has one."""
+    """Why the gate has no ``init="identity"``; empty if it has one, or always starts as one."""
 
     def __new__(cls, *args: Any, **options: Any) -> Self:
         if not isinstance(getattr(cls, "name", None), str):

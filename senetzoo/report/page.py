@@ -10,7 +10,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import senetzoo
 from senetzoo._utils.terminal import clock, counted
 from senetzoo.eval.predictions import Tally
 from senetzoo.inspect.pictures import png
@@ -102,6 +101,8 @@ def _notes(runs: Sequence[Run], part: str, comparison: Differences) -> dict[str,
     pairs, left = comparison.paired, by_label(finished(runs))
     first = left[pairs[0].first][0] if pairs else runs[0]
     after = f"after {counted(first.last_epoch, 'epoch')}"
+    if first in keep:
+        after = "with the epoch that each run kept"
     for label in (label for pair in pairs for label in (pair.first, pair.name)):
         left.pop(label, None)
     interval = "The intervals are those of Student's paired test."
@@ -112,16 +113,19 @@ def _notes(runs: Sequence[Run], part: str, comparison: Differences) -> dict[str,
         )
     chose = any(run.end is not None and tested(run.end) == "validation" for run in keep)
     data = ", ".join(dict.fromkeys(str(run.header["data"]["name"]) for run in runs))
+    versions = dict.fromkeys(str(run.header["environment"]["senetzoo"]) for run in runs)
+    between = dict.fromkeys("test" if run.series("test_accuracy") else "validation" for run in runs)
     return {
         "runs": f"{counted(len(runs), 'run')} on {data}, made by senetzoo "
-        f"{senetzoo.__version__}. Accuracies are those of {kept}, with Wilson's 95 % interval. The "
+        f"{', '.join(versions)}. Accuracies are those of {kept}, with Wilson's 95 % interval. The "
         f"interval covers the choice of {part} images only, not the spread between seeds. senetzoo "
         "measures the training accuracy during the last epoch, on augmented images, so it can be "
         f"below the {part} accuracy." + f" {chose_epoch('The validation images')}" * chose,
         "paired": f"The baseline is {pairs[0].first if pairs else ''}; senetzoo report --baseline "
-        "chooses another. Runs with the same seed start from the same trunk and see the same "
-        f"batches. Differences are those {after}. {interval} Could have shown: the smallest true "
-        "difference that these seeds show in four cases of five, with noise as in these runs."
+        "chooses another. Runs with the same seed see the same batches, and variants of one "
+        f"network start from the same trunk. Differences are those {after}. {interval} Could have "
+        "shown: the smallest true difference that these seeds show in four cases of five, with "
+        "noise as in these runs."
         + f" {ALIKE}"
         * any(pair.alike for pair in pairs)
         + f" Not paired with the baseline: {', '.join(left)}; that takes a variant with its recipe "
@@ -132,8 +136,8 @@ def _notes(runs: Sequence[Run], part: str, comparison: Differences) -> dict[str,
         "seeds, so they do not show which network is better: senetzoo compare trains several seeds "
         "of each.",
         "bands": "Lines: the mean over a variant's seeds; bands: their range.",
-        "fluctuation": f"How much the {part} accuracy changes from one tested epoch to the next in "
-        "the second half of a run, in points.",
+        "fluctuation": f"How much the {' or '.join(between)} accuracy changes from one tested "
+        "epoch to the next in the second half of a run, in points.",
         "classes": f"{part.capitalize()} accuracy in % by class.",
         "usual": "Fields of the recipe with their default",
         "gradients": "The norm of the gradient of each part, averaged over the steps of an epoch; "

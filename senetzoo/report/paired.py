@@ -1,9 +1,9 @@
 """Paired comparison of an experiment's variants with its first one, seed by seed or by image.
 
-Runs with the same seed start from the same trunk and see the same batches, so they differ only in
-the variant and the noise that it causes. Differences within pairs vary at most as much as the
-accuracies themselves. Variants are compared by the mean of these differences, with simultaneous
-intervals by Dunnett (1955, Journal of the American Statistical Association 50).
+Runs with the same seed see the same batches, and variants of one network start from the same trunk,
+so they differ only in the variant and the noise that it causes. Differences within pairs vary at
+most as much as the accuracies themselves. Variants are compared by the mean of these differences,
+with simultaneous intervals by Dunnett (1955, Journal of the American Statistical Association 50).
 
 Runs of one seed each have no spread between seeds. Their differences are paired by test image, with
 intervals that cover the choice of these images only.

@@ -226,7 +226,8 @@ def _read(
     if recipe.stream:
         there = hub.splits(path)
         test = hub.load(path, "val" if "val" in there else "test")
-        return hub.stream(path, test.classes), test, title, test if _chooses(recipe) else None
+        held = test if "val" in there or _chooses(recipe) else None
+        return hub.stream(path, test.classes), test, title, held
     parts = sources.open_splits(path, kind=_kind(recipe, path))
     if _chooses(recipe):
         parts = sources.with_val(parts, recipe.held_out or 0.1)
@@ -246,9 +247,8 @@ def _read(
     for images in (parts["train"], held_out):
         if isinstance(images, LabeledFiles) and images.root is not None:
             say_left_out(images.root, images.left_out)
-    if _chooses(recipe):
-        return parts["train"], parts.get("test", held_out), title, held_out
-    return parts["train"], held_out, title, None
+    tested = parts.get("test", held_out) if _chooses(recipe) else held_out
+    return parts["train"], tested, title, parts.get("val")
 
 
 def _chooses(recipe: Recipe) -> bool:

@@ -186,19 +186,21 @@ class Finetuned:
         photos: The CSV of the images and their splits; None if they aren't files.
         part: The images that were evaluated.
         evaluation: The results.
+        chose_epoch: Whether these images selected the epoch, too.
     """
 
     folder: Path
     photos: Path | None
     part: Literal["test", "validation"]
     evaluation: Evaluation
+    chose_epoch: bool
 
     def as_dict(self) -> dict[str, object]:
         """As a dict for JSON."""
         return {"part": self.part, **self.evaluation.as_dict()}
 
     def __str__(self) -> str:
-        chosen = " (which also selected the epoch)" * (self.part == "validation")
+        chosen = " (which also selected the epoch)" * self.chose_epoch
         return f"On the {self.part} images{chosen}:\n{self.evaluation}"
 
 
@@ -210,7 +212,8 @@ def finished(folder: Path, recipe: Recipe, data: Data) -> Finetuned:
     found = Predictions(tested["logits"], tested["labels"])
     evaluation = Evaluation(name, folder.name, recipe.precision, images, found)
     part: Literal["test", "validation"] = "validation" if data.test is data.validation else "test"
-    return Finetuned(folder, kept if kept.is_file() else None, part, evaluation)
+    chose = part == "validation" and recipe.keep == "best"
+    return Finetuned(folder, kept if kept.is_file() else None, part, evaluation, chose)
 
 
 def _open(

@@ -96,7 +96,7 @@ def write_run(
             "test_images": len(labels),
             "classes": list(classes),
         },
-        "environment": {"cpu": "a processor", "torch": "2.13.0"},
+        "environment": {"cpu": "a processor", "torch": "2.13.0", "senetzoo": "0.1.0"},
         "model": {"name": "lenet5", "params": 61706, "macs": 416520},
         **header,
     }

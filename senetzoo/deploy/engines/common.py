@@ -98,6 +98,10 @@ class Engine:
             return " ".join(str(error).splitlines())
         return ""
 
+    def layout(self, wanted: Layout) -> Layout:
+        """`wanted` if it has this layout, or else its first one."""
+        return wanted if wanted in self.layouts else self.layouts[0]
+
     def check_dtype(self, dtype: Dtype) -> None:
         """Raise `ConfigError` if it does not compute in `dtype`."""
         if dtype not in self.dtypes:
