@@ -185,7 +185,7 @@ def identity() -> str:
     return table(head, rows) + (
         f"\n`{network}` with `{policy}`, {len(start)} seeds, {train:,} training and {test:,} test "
         "images of CIFAR-10, accuracy at the end of each step; "
-        f"{every(found, 'machine', 'commit')}.\n"
+        f"{every(found, 'machine')}.\n"
     )
 
 

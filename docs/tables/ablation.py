@@ -387,8 +387,7 @@ def costs() -> str:
         + [by_model[model] for by_model in speeds.values()]
         for model, name in names.items()
     ]
-    where = "\n".join(dict.fromkeys(map(benchmarks.machine, records)))
-    return f"{table(['variant', 'parameters', *speeds], rows)}\n{where}\n"
+    return f"{table(['variant', 'parameters', *speeds], rows)}\n{benchmarks.machine(*records)}\n"
 
 
 def picture(recipe: str) -> str:

@@ -215,18 +215,18 @@ class Measured:
     Args:
         backend: Engine and dtype.
         speeds: By network and batch.
-        where: Machine, threads, version, commit and rounds, of each record.
+        where: Machines, threads, versions, commits and rounds.
     """
 
     backend: str
     speeds: dict[tuple[str, int], float]
-    where: tuple[str, ...]
+    where: str
 
 
 def measured() -> Measured | None:
     """The backend in which most of our networks were measured at 224 pixels, as they are built."""
     found: dict[str, dict[tuple[str, int], float]] = {}
-    where: dict[str, dict[str, None]] = {}
+    records: dict[str, list[dict[str, Any]]] = {}
     for path in sorted(RECORDS.glob("speed/*.jsonl")):
         for record in lines(f"speed/{path.name}"):
             for setting in record["speed"]:
@@ -238,11 +238,11 @@ def measured() -> Measured | None:
                         backend = f"{result['engine']}, {result['dtype']}"
                         key = result["model"], setting["batch"]
                         found.setdefault(backend, {})[key] = result["images_per_second"]
-                        where.setdefault(backend, {})[machine(record, packages=False)] = None
+                        records.setdefault(backend, []).append(record)
     if not found:
         return None
     backend = max(found, key=lambda name: len(found[name]))
-    return Measured(backend, found[backend], tuple(where[backend]))
+    return Measured(backend, found[backend], machine(*records[backend], packages=False))
 
 
 def speed() -> str:
@@ -266,7 +266,7 @@ def speed() -> str:
         )
     head = ["network", *(f"images a second, batch {batch}" for batch in batches)]
     head += ["published weights of this form at 224 px", "their top-1, %"]
-    return f"{table(head, rows)}\n{timed.backend}, 224 px. {' '.join(timed.where)}\n"
+    return f"{table(head, rows)}\n{timed.backend}, 224 px. {timed.where}\n"
 
 
 def picture() -> str:
