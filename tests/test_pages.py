@@ -109,10 +109,10 @@ def test_plot_of_accuracy(cost: str) -> None:
     ("network", "label"),
     [
         ("inception_v3", "GoogLeNet, Inception, Xception"),
-        ("mnasnet1_0", "MobileNet, MNASNet, ShuffleNet ..."),
+        ("mnasnet1_0", "MobileNet, other small ones"),
         ("convnext_tiny", "Swin, ConvNeXt"),
         ("repvgg_a0", "others"),
-        ("se_resnet50", "SE: SENet, EfficientNet, RegNetY ..."),
+        ("se_resnet50", "with gates"),
     ],
 )
 def test_legends_name_what_is_plotted(network: str, label: str) -> None:
