@@ -119,8 +119,8 @@ def published() -> str:
         figures = {metric.name: f"{metric.value:.2f}" for metric in entry.metrics}
         source, license = entry.source, entry.license.weights
         address = source.url or f"https://huggingface.co/{source.repo}"
-        pin = f"[{f'`{entry.digest[:10]}`' if entry.pinned else 'not pinned'}]({address})"
-        pin += " (SHA-1)" * (entry.pinned == "sha1")
+        pin = f"`{entry.digest[:10]}`" if entry.pinned else "not pinned"
+        pin = f"[{pin}]({address})" + " (SHA-1)" * (entry.pinned == "sha1")
         rows.append(
             [
                 f"`{tag}`{' (default)' if entry.default else ''}",
