@@ -111,7 +111,7 @@ def counts(chinese: bool = False) -> str:
 
 
 def published() -> str:
-    """The weights of other publishers: figures, file, license."""
+    """The weights of other publishers: figures, hash with a link to the file, license."""
     rows = []
     for tag, entry in manifest().items():
         if entry.training:
@@ -120,7 +120,7 @@ def published() -> str:
         source, license = entry.source, entry.license.weights
         address = source.url or f"https://huggingface.co/{source.repo}"
         pin = f"`{entry.digest[:10]}`" if entry.pinned else "not pinned"
-        pin += " (SHA-1)" * (entry.pinned == "sha1")
+        pin = f"[{pin}]({address})" + " (SHA-1)" * (entry.pinned == "sha1")
         rows.append(
             [
                 f"`{tag}`{' (default)' if entry.default else ''}",
@@ -130,12 +130,11 @@ def published() -> str:
                 f"{entry.params:,}",
                 f"{entry.macs / 1e9:.3f}",
                 entry.data,
-                f"[{source.repo or source.file}]({address})",
                 pin,
                 f"{license}, non-commercial" if entry.license.non_commercial else license,
             ]
         )
-    head = ["weights", "top-1", "top-5", "pixels", "parameters", "GMACs", "trained on", "file"]
+    head = ["weights", "top-1", "top-5", "pixels", "parameters", "GMACs", "trained on"]
     return table([*head, "hash", "license"], rows)
 
 
@@ -185,7 +184,7 @@ def identity() -> str:
     return table(head, rows) + (
         f"\n`{network}` with `{policy}`, {len(start)} seeds, {train:,} training and {test:,} test "
         "images of CIFAR-10, accuracy at the end of each step; "
-        f"{every(found, 'machine', 'commit')}.\n"
+        f"{every(found, 'machine')}.\n"
     )
 
 

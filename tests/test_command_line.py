@@ -68,6 +68,9 @@ def test_help(names: tuple[str, ...]) -> None:
     purpose = text.split("\n\n")[1]
     assert purpose.strip()[0].isupper()
     assert purpose.rstrip().endswith(".")
+    # The group lists it in full, over as many lines as it takes.
+    listed = " ".join(run(*names[:-1], "--help").stdout.split())
+    assert " ".join(purpose.split()).partition(". ")[0] in listed
     codes = text.partition("\nExit codes:\n")[2]
     assert [int(line.split()[0]) for line in codes.splitlines() if line[2:3].isdigit()] == [
         0, 1, 2, 130,

@@ -564,7 +564,7 @@ def test_the_server_gives_the_same_answers(
 ) -> None:
     folder, model, paths = deployed
     large = (folder / "large.png").read_bytes()
-    unread = "These {} bytes are not a whole image, or too large"
+    unread = "These {} bytes are no whole image, or too large"
     monkeypatch.chdir(folder)
     monkeypatch.syspath_prepend(str(folder))
     for name in ("serve", "classify"):

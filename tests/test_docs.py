@@ -34,8 +34,10 @@ FENCE = re.compile(r"^```(\w+)\n(.*?)^```", re.DOTALL | re.MULTILINE)
 
 
 def fences(document: str, language: str) -> list[str]:
+    """Bodies of a document's blocks; a command of several lines as one."""
     text = (ROOT / document).read_text(encoding="utf-8")
-    return [body for kind, body in FENCE.findall(text) if kind == language]
+    found = [body for kind, body in FENCE.findall(text) if kind == language]
+    return [body.replace("\\\n", " ") for body in found] if language == "sh" else found
 
 
 def test_the_tutorial_shows_what_eval_prints() -> None:
@@ -125,6 +127,13 @@ def test_links_lead_to_files_and_headings(document: str) -> None:
         goal = here.parent / target if target else here
         assert goal.exists(), target
         assert not anchor or anchor in anchors(goal), (target, anchor)
+
+
+@pytest.mark.parametrize("document", DOCUMENTS)
+def test_no_sentence_goes_on_with_what_begins_a_list(document: str) -> None:
+    """Python-Markdown would take a line that begins with `0.` for a list item."""
+    text = FENCE.sub("", (ROOT / document).read_text(encoding="utf-8"))
+    assert not re.findall(r"[a-z,]\n *\d+\. .*", text)
 
 
 def test_anchors(tmp_path: Path) -> None:

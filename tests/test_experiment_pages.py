@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import re
+import shlex
 import shutil
 from pathlib import Path
 from typing import Any
@@ -334,7 +335,8 @@ def test_each_embedded_weight_has_its_card_and_its_log(tag: str) -> None:
     assert entry.sha256 is not None
     assert entry.sha256 in card
     training = entry.training[-1]
-    assert f"\n{training.command}\n" in card
+    (typed,) = re.findall(r"```sh\n(.*?)```", card, re.DOTALL)
+    assert shlex.split(typed.replace("\\\n", "")) == shlex.split(training.command)
     assert (f"continued from `{training.start}`" in card) == (training.start is not None)
     epochs = cards.log(tag)
     for rate in re.findall(r"hours at ([\d,]+) images a second", card):

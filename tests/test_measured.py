@@ -82,8 +82,9 @@ def test_summary(tmp_path: Path) -> None:
     write(tmp_path, record)
     (line,) = [line for line in benchmarks.summary().splitlines() if "se_resnet50" in line]
     assert line == (
-        "| `se_resnet50`, 224 px | inductor, bf16 | 16 | 43 | 0.50 [0.40, 1.00] no difference "
-        "| 0.50 [0.50, 1.00] no difference | 0.45 [0.29, 1.82] no difference |"
+        "| `se_resnet50`, 224 px | inductor, bf16 | 16 | 43.00 "
+        "| 0.50 [0.40, 1.00]<br>no difference | 0.50 [0.50, 1.00]<br>no difference "
+        "| 0.45 [0.29, 1.82]<br>no difference |"
     )
 
 
@@ -111,8 +112,8 @@ def test_profile(tmp_path: Path) -> None:
         "| pointwise | 5.0 (66) |  |\n"
         "| gate |  | 4.0 (160) |\n"
         "| all | 85.2 | 85.0 |\n"
-        "\nFast 9000 (avx2, amx_tile), 2 threads, torch 2.13.0, timm 1.0.31, commit "
-        "`0123456789ab`; 25 rounds.\n"
+        "\nFast 9000 (avx2, amx_tile), 2 threads, torch 2.13.0, timm 1.0.31, 25 rounds, "
+        "commit `0123456789ab`.\n"
     )
 
 
@@ -124,13 +125,13 @@ def test_speed_table(tmp_path: Path) -> None:
         "| `resnet50` | inductor, bf16, nchw | 224 | 16 | 41.26 | 1 |  |\n"
         "| `se_resnet50` | inductor, bf16, nchw | 224 | 16 | 1,234 | 0.93 [0.90, 0.96] | "
         "`resnet50` |\n"
-        "| `se_resnet50` | inductor, bf16, nchw, optimized | 224 | 16 | 40 | "
+        "| `se_resnet50` | inductor, bf16, nchw, optimized | 224 | 16 | 40.00 | "
         "0.98 [0.95, 1.01] no difference | `resnet50`, inductor, bf16, nchw |\n"
-        "| `timm:seresnet50` | eager, fp32, nchw | 224 | 16 | 30 | 0.80 [0.70, 0.90] | "
+        "| `timm:seresnet50` | eager, fp32, nchw | 224 | 16 | 30.00 | 0.80 [0.70, 0.90] | "
         "`resnet50`, inductor, bf16, nchw |\n"
         "\n"
-        "Fast 9000 (avx2, amx_tile), 2 threads, torch 2.13.0, timm 1.0.31, commit "
-        "`0123456789ab`; 25 rounds.\n"
+        "Fast 9000 (avx2, amx_tile), 2 threads, torch 2.13.0, timm 1.0.31, 25 rounds, "
+        "commit `0123456789ab`.\n"
     )
 
 
@@ -140,6 +141,18 @@ def test_one_table_for_each_machine(tmp_path: Path) -> None:
     text = benchmarks.speed()
     assert text.count("| network |") == 2
     assert text.count("`resnet50` | inductor, bf16, nchw | 224 | 16 | 41.26") == 3
+
+
+def test_a_machine_is_named_once_with_its_commits() -> None:
+    where: dict[str, Any] = RECORD["environment"]  # type: ignore[assignment]
+    commits = ("0123456789abcdef", "0123456789abcdef-dirty", None, "0123456789abcdef")
+    records = [{**RECORD, "environment": {**where, "commit": commit}} for commit in commits]
+    other = {**RECORD, "options": {"rounds": 7}}
+    assert benchmarks.machine(*records, other, packages=False) == (
+        "Fast 9000 (avx2, amx_tile), 2 threads, torch 2.13.0, 25 rounds, commits `0123456789ab`, "
+        "`0123456789ab` with changes, not recorded. "
+        "Fast 9000 (avx2, amx_tile), 2 threads, torch 2.13.0, 7 rounds, commit `0123456789ab`."
+    )
 
 
 def test_plot(tmp_path: Path) -> None:

@@ -109,10 +109,10 @@ def test_plot_of_accuracy(cost: str) -> None:
     ("network", "label"),
     [
         ("inception_v3", "GoogLeNet, Inception, Xception"),
-        ("mnasnet1_0", "MobileNet, MNASNet, ShuffleNet ..."),
+        ("mnasnet1_0", "MobileNet, other small ones"),
         ("convnext_tiny", "Swin, ConvNeXt"),
         ("repvgg_a0", "others"),
-        ("se_resnet50", "SE: SENet, EfficientNet, RegNetY ..."),
+        ("se_resnet50", "with gates"),
     ],
 )
 def test_legends_name_what_is_plotted(network: str, label: str) -> None:
@@ -163,11 +163,11 @@ def test_speed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     span = f"{min(scores):.2f} to {max(scores):.2f}"
     assert choose.speed() == (
         "| network | images a second, batch 1 | published weights of this form at 224 px "
-        "| their top-1, % |\n"
+        "| their top\N{NON-BREAKING HYPHEN}1, % |\n"
         "| --- | ---: | ---: | ---: |\n"
         f"| `resnet50` | 20.0 | {len(scores)} | {span} |\n"
         "| `se_resnet34` | 30.0 | 0 |  |\n"
-        "\nopenvino, fp32, 224 px. Fast, 2 threads, torch 2, commit `c`; 25 rounds.\n"
+        "\nopenvino, fp32, 224 px. Fast, 2 threads, torch 2, 25 rounds, commit `c`.\n"
     )
     svg = choose.speed_plot() or ""
     assert "resnet50" in svg

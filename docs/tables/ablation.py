@@ -390,8 +390,7 @@ def costs() -> str:
         + [by_model[model] for by_model in speeds.values()]
         for model, name in names.items()
     ]
-    where = "\n".join(dict.fromkeys(map(benchmarks.machine, records)))
-    return f"{table(['variant', 'parameters', *speeds], rows)}\n{where}\n"
+    return f"{table(['variant', 'parameters', *speeds], rows)}\n{benchmarks.machine(*records)}\n"
 
 
 def picture(recipe: str) -> str:
@@ -400,7 +399,9 @@ def picture(recipe: str) -> str:
         return "The plot needs two recorded seeds of the plain network and of a variant.\n"
     return (
         "![Difference of each variant from the plain network, by seed, with its mean and 95 % "
-        f"interval]({PLOTS[recipe].rpartition('/')[2]})\n"
+        f"interval]({PLOTS[recipe].rpartition('/')[2]})\n\n"
+        "Ticks are seeds, the dot is their mean, the line its 95 % interval: blue if it does not "
+        "contain 0, otherwise gray.\n"
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import groupby
@@ -10,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from senetzoo._utils.terminal import counted
 from senetzoo.deploy.engines import Layout, engine
 from senetzoo.eval.spread import Spread
-from tables.common import RECORDS, STYLE, commit, every, lines, processor, svg, table
+from tables.common import RECORDS, STYLE, by_place, commit, every, lines, processor, svg, table
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -46,15 +47,16 @@ class Row:
     first_backend: str
 
 
-def machine(record: dict[str, Any], *, packages: bool = True) -> str:
-    """Where and how a record was measured, in a sentence; with the versions of what took part."""
-    where, options = record["environment"], record["options"]
-    versions = {"torch": where["torch"], **(where["packages"] if packages else {})}
-    return (
-        f"{processor(where)}, {counted(where['threads'], 'thread')}, "
-        f"{', '.join(f'{name} {version}' for name, version in versions.items())}, "
-        f"{commit(where['commit'])}; {options['rounds']} rounds."
-    )
+def machine(*records: dict[str, Any], packages: bool = True) -> str:
+    """Where and how records were measured, a sentence a machine; with what took part."""
+    places = []
+    for record in records:
+        where, rounds = record["environment"], record["options"]["rounds"]
+        versions = {"torch": where["torch"], **(where["packages"] if packages else {})}
+        named = ", ".join(f"{name} {version}" for name, version in versions.items())
+        place = f"{processor(where)}, {counted(where['threads'], 'thread')}, {named}"
+        places.append((f"{place}, {rounds} rounds", where["commit"]))
+    return " ".join(f"{place}." for place in by_place(places))
 
 
 def _backend(result: dict[str, Any], layout: Layout) -> str:
@@ -134,18 +136,19 @@ def _against(row: Row) -> str:
 
 def summary() -> str:
     """SE networks beside their plain twins, and beside timm's: of each setting one line."""
-    rows, notes = [], []
+    rows, records = [], []
     for path in sorted(RECORDS.glob("speed/*.jsonl")):
         for record in lines(f"speed/{path.name}"):
             made = [
                 row for setting in record["speed"] for row in _beside(setting, setting["results"])
             ]
-            note = machine(record, packages=False)
-            notes += [note] * bool(made and note not in notes)
+            records += [record] * bool(made)
             rows += made
     head = ["network", "engine", "batch", "plain, optimized if measured, images a second"]
     head += ["SE / plain, as built", "SE / plain, optimized", "SE, optimized / timm's SE"]
-    return f"{table(head, rows)}\n{' '.join(notes)}\n" if rows else "Nothing is recorded yet.\n"
+    if not rows:
+        return "Nothing is recorded yet.\n"
+    return f"{table(head, rows)}\n{machine(*records, packages=False)}\n"
 
 
 def ratios() -> str:
@@ -156,12 +159,17 @@ def ratios() -> str:
     return "\n".join(map(_ratios, on.values())) or "Nothing is recorded yet.\n"
 
 
-def _measured(record: dict[str, Any]) -> str:
-    text = str(record.get("text") or f"not measured: {record['why']}")
-    if record["group"] != "training" or "text" not in record:
-        return text
-    # The plain loop of benchmarks/training_speed.py is that of tutorials.
-    return text.replace(", ", " and compiled, the plain one in fp32 and eager, least to most ")
+def _measured(record: dict[str, Any]) -> list[str]:
+    """What is compared, the ratio, and that to the fastest plain network."""
+    what = " / ".join(record.get("chosen", [record["row"]])[:2])
+    if "text" not in record:
+        return [what, f"not measured: {record['why']}", ""]
+    ratio, _, fastest = record["text"].partition("; ")
+    if found := re.fullmatch(r"(\S+) in (\w+), (.+)", ratio):
+        # Of training: the plain loop of benchmarks/training_speed.py is that of tutorials.
+        ratio = f"{found[1]} ({found[3]})"
+        what = what.replace(" / ", f", {found[2]} and compiled / ") + ", fp32 and eager"
+    return [what, ratio, fastest]
 
 
 def _rounds(record: dict[str, Any]) -> int:
@@ -171,21 +179,13 @@ def _rounds(record: dict[str, Any]) -> int:
 
 def _ratios(records: list[dict[str, Any]]) -> str:
     rows = [
-        [
-            " / ".join(record.get("chosen", [record["row"]])[:2]),
-            record["group"],
-            str(record["batch"]),
-            _measured(record),
-            f"{record['aim']:.2f}",
-        ]
+        [what, record["group"], str(record["batch"]), *ratios, f"{record['aim']:.2f}"]
         for record in records
+        for what, *ratios in [_measured(record)]
     ]
-    notes = dict.fromkeys(
-        machine({**record, "options": {"rounds": _rounds(record)}}, packages=False)
-        for record in records
-    )
-    head = ["ratio", "of", "batch", "measured [95 %]; to the fastest plain one", "aim"]
-    return f"{table(head, rows)}\n{' '.join(notes)}\n"
+    head = ["ratio", "of", "batch", "measured [95 %]", "to the fastest plain one", "aim"]
+    rounds = ({**record, "options": {"rounds": _rounds(record)}} for record in records)
+    return f"{table(head, rows)}\n{machine(*rounds, packages=False)}\n"
 
 
 def _beside(setting: dict[str, Any], results: list[dict[str, Any]]) -> Iterator[list[str]]:
@@ -219,7 +219,7 @@ def _beside(setting: dict[str, Any], results: list[dict[str, Any]]) -> Iterator[
 
 
 def _speed(images: float) -> str:
-    return f"{images:,.4g}" if images < 1000 else f"{images:,.0f}"
+    return f"{images:#,.4g}" if images < 1000 else f"{images:,.0f}"
 
 
 def _paired(one: dict[str, Any] | None, other: dict[str, Any] | None) -> str:
@@ -227,7 +227,8 @@ def _paired(one: dict[str, Any] | None, other: dict[str, Any] | None) -> str:
     if one is None or other is None:
         return ""
     pairs = zip(one["round_ms"], other["round_ms"], strict=True)
-    return str(Spread.of([theirs / ours for ours, theirs in pairs]))
+    # In two lines: there are three such columns.
+    return str(Spread.of([theirs / ours for ours, theirs in pairs])).replace("] ", "]<br>")
 
 
 def picture() -> str:
@@ -251,11 +252,11 @@ def plot() -> str | None:
     # By what they are compared with, a heading each.
     groups = [(name, list(found)) for name, found in groupby(rows, _heading)]
     with mpl.rc_context(STYLE):
-        height = 0.7 + 0.2 * (len(rows) + 1.6 * len(groups))
+        height = 0.85 + 0.2 * (len(rows) + 1.6 * len(groups))
         figure = Figure(figsize=(5.2, height))
         # By hand: a layout that measures letters would depend on the fonts of the machine.
         left, width = 0.37, 0.61
-        axes = figure.add_axes((left, 0.45 / height, width, 1 - 0.6 / height))
+        axes = figure.add_axes((left, 0.45 / height, width, 1 - 0.75 / height))
         axes.axvline(1, color="#000000", lw=0.8)
         y, places, labels = 0.0, [], []
         for name, found in groups:
@@ -273,6 +274,7 @@ def plot() -> str | None:
         axes.grid(axis="x", alpha=0.25)
         axes.spines[["top", "right", "left"]].set_visible(False)
         axes.tick_params(axis="y", length=0)
+        axes.tick_params(axis="x", labeltop=True)  # as tall as several screens
         return svg(figure, "Speed ratios with their 95 % intervals")
 
 
@@ -345,18 +347,17 @@ def precision() -> str:
             f"{100 * record['test_correct'] / record['test_images']:.2f} %",
             _points(record["test_correct"] - exact[record["network"]], record["test_images"]),
             f"{record['differs_from_fp32']:,}",
-            record["note"],
         ]
         for record in found
     ]
     if not rows:
         return "Nothing is recorded yet.\n"
-    head = ["weights", "engine", "dtype", "accuracy", "points", "changed classes", "note"]
+    head = ["weights", "engine", "dtype", "accuracy", "points", "changed classes"]
     (images,) = {record["test_images"] for record in found}
     (drawn,) = {record["calibration_images"] for record in found if record["dtype"] == "int8"}
     return (
         f"{table(head, rows)}\n{images:,} test images of CIFAR-10; int8 with {drawn} training "
-        f"images for its ranges; {every(found, 'machine', 'commit')}.\n"
+        f"images for its ranges; {every(found, 'machine')}.\n"
     )
 
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import textwrap
 from typing import Any
 
 from senetzoo.report.run import Run
 from senetzoo.weights.manifest import Entry, manifest
-from tables.common import RECORDS, interval, lines, table
+from tables.common import RECORDS, interval, lines, one_thread, table
 
 # What the data says of where a network can be used.
 _LIMITS = {
@@ -46,6 +47,15 @@ def every() -> str:
     )
 
 
+def _typed(command: str) -> str:
+    """A command in lines that fit the page, broken before options: their values may have spaces."""
+    text = " --".join(part.replace(" ", "\0") for part in command.split(" --"))
+    found = textwrap.wrap(
+        text, 92, subsequent_indent="    ", break_long_words=False, break_on_hyphens=False
+    )
+    return " \\\n".join(found).replace("\0", " ")
+
+
 def _card(tag: str, entry: Entry) -> str:
     metric, training, seen = entry.metrics[0], entry.training[-1], entry.preprocessing
     low, high = interval(metric)
@@ -56,7 +66,8 @@ def _card(tag: str, entry: Entry) -> str:
     mean, std = (", ".join(f"{value:g}" for value in values) for values in (seen.mean, seen.std))
     rows = [
         ["network", network],
-        ["parameters, multiply-accumulates", f"{entry.params:,}, {entry.macs:,}"],
+        ["parameters", f"{entry.params:,}"],
+        ["multiply-accumulates", f"{entry.macs:,}"],
         ["input", f"{seen.channels}x{seen.size}x{seen.size}, mean ({mean}), std ({std})"],
         ["classes", ", ".join(entry.classes or ())],
         [
@@ -67,7 +78,7 @@ def _card(tag: str, entry: Entry) -> str:
         [
             "training",
             f"{training.epochs} epochs on {entry.data}, seed {training.seed}, {training.hours:.2f} "
-            f"hours{rate} on {training.machine}, commit `{training.revision[:12]}`; "
+            f"hours{rate} on {one_thread(training.machine)}, commit `{training.revision[:12]}`; "
             f"training accuracy {100 * last['train_accuracy']:.2f} %"
             + (
                 f"; training was continued from `{training.start}`, in the package at that commit"
@@ -83,5 +94,5 @@ def _card(tag: str, entry: Entry) -> str:
             f"{entry.license.data}",
         ],
     ]
-    typed = f"```sh\n{training.command}\n```"
+    typed = f"```sh\n{_typed(training.command)}\n```"
     return f"## `{tag}`\n\n{table(rows[0], rows[1:])}\n{typed}\n\n{_LIMITS.get(entry.data, '')}\n"

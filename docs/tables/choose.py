@@ -16,9 +16,9 @@ _IMAGENET = "ImageNet-1k val"
 # Networks without gates: what they are called in the legend, color, marker; and the families.
 _KINDS = {
     ("ResNet, ResNeXt", "#0072B2", "o"): ["ResNet"],
-    ("PreResNet", "#56B4E9", "s"): ["PreResNet"],
+    ("PreResNet", "#1F8FCF", "s"): ["PreResNet"],
     ("DenseNet", "#009E73", "^"): ["DenseNet"],
-    ("MobileNet, MNASNet, ShuffleNet ...", "#E69F00", "X"): [
+    ("MobileNet, other small ones", "#B07D00", "X"): [
         *("MobileNet", "MobileNetV2", "MNASNet", "ShuffleNetV2", "SqueezeNet")
     ],
     ("RegNetX", "#7A5195", "p"): ["RegNet"],
@@ -30,8 +30,8 @@ _KINDS = {
     ],
 }
 _PLAIN = {family: kind for kind, families in _KINDS.items() for family in families}
-_OTHERS = ("others", "#B8860B", "h")
-_GATED = ("SE: SENet, EfficientNet, RegNetY ...", "#D55E00", "D")
+_OTHERS = ("others", "#6B4423", "h")
+_GATED = ("with gates", "#D55E00", "D")
 
 
 @dataclass(frozen=True)
@@ -198,7 +198,7 @@ def _legend(figure: Any, kinds: list[tuple[str, str, str]]) -> None:
     area.set_xlim(0, 1)
     area.set_ylim(0, 1)
     for number, (label, color, marker) in enumerate(kinds):
-        x, y = 0.08 + 0.42 * (number % 2), 0.94 - 0.17 * (number // 2)
+        x, y = 0.08 + 0.48 * (number % 2), 0.94 - 0.17 * (number // 2)
         area.plot([x], [y], marker, color=color, markersize=5.5)
         area.text(x + 0.03, y, label, va="center_baseline")
     gray = "#4d5560"
@@ -215,18 +215,18 @@ class Measured:
     Args:
         backend: Engine and dtype.
         speeds: By network and batch.
-        where: Machine, threads, version, commit and rounds, of each record.
+        where: Machines, threads, versions, commits and rounds.
     """
 
     backend: str
     speeds: dict[tuple[str, int], float]
-    where: tuple[str, ...]
+    where: str
 
 
 def measured() -> Measured | None:
     """The backend in which most of our networks were measured at 224 pixels, as they are built."""
     found: dict[str, dict[tuple[str, int], float]] = {}
-    where: dict[str, dict[str, None]] = {}
+    records: dict[str, list[dict[str, Any]]] = {}
     for path in sorted(RECORDS.glob("speed/*.jsonl")):
         for record in lines(f"speed/{path.name}"):
             for setting in record["speed"]:
@@ -238,11 +238,11 @@ def measured() -> Measured | None:
                         backend = f"{result['engine']}, {result['dtype']}"
                         key = result["model"], setting["batch"]
                         found.setdefault(backend, {})[key] = result["images_per_second"]
-                        where.setdefault(backend, {})[machine(record, packages=False)] = None
+                        records.setdefault(backend, []).append(record)
     if not found:
         return None
     backend = max(found, key=lambda name: len(found[name]))
-    return Measured(backend, found[backend], tuple(where[backend]))
+    return Measured(backend, found[backend], machine(*records[backend], packages=False))
 
 
 def speed() -> str:
@@ -266,7 +266,7 @@ def speed() -> str:
         )
     head = ["network", *(f"images a second, batch {batch}" for batch in batches)]
     head += ["published weights of this form at 224 px", "their top-1, %"]
-    return f"{table(head, rows)}\n{timed.backend}, 224 px. {' '.join(timed.where)}\n"
+    return f"{table(head, rows)}\n{timed.backend}, 224 px. {timed.where}\n"
 
 
 def picture() -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -27,14 +27,26 @@ STYLE: dict[Any, Any] = {
     "text.parse_math": False,
 }
 
+# Letters of the longest cell of a column of a few words.
+_SHORT = 18
+
 
 def table(head: list[str], rows: list[list[str]]) -> str:
-    """A Markdown table; columns of numbers are set to the right, but never the first."""
+    """A Markdown table; columns of numbers are set to the right, but never the first.
+
+    In columns with a side, docs/site.css breaks no lines: in those of numbers or a few words.
+    """
     columns = [[cell for cell in column if cell] for column in zip(*rows, strict=True)][1:]
     rule = ["---"] + [
-        "---:" if all(cell.lstrip("-+")[:1].isdigit() for cell in column) else "---"
+        "---:"
+        if all(cell.lstrip("-+")[:1].isdigit() for cell in column)
+        else ":---"
+        if all(len(cell) <= _SHORT for cell in column)
+        else "---"
         for column in columns
     ]
+    # A browser would break the line after the hyphen.
+    head = [cell.replace("top-", "top\N{NON-BREAKING HYPHEN}") for cell in head]
     return "".join(f"| {' | '.join(line)} |\n" for line in [head, rule, *rows])
 
 
@@ -59,24 +71,33 @@ def lines(name: str) -> list[dict[str, Any]]:
 
 
 def every(records: Iterable[dict[str, Any]], *keys: str) -> str:
-    """Where records were made, each combination once: their machine, engine or the like, commit."""
+    """Where records were made: each combination of their machine or the like, and its commits."""
     return "; ".join(
-        dict.fromkeys(
-            ", ".join(commit(record[key]) if key == "commit" else str(record[key]) for key in keys)
-            for record in records
-        )
+        by_place((", ".join(one_thread(r[key]) for key in keys), r["commit"]) for r in records)
     )
 
 
 def environments(found: Iterable[dict[str, Any]]) -> str:
-    """Where runs were made, each combination of processor, threads, torch and commit once."""
-    return "; ".join(
-        dict.fromkeys(
-            f"{processor(where)}, {counted(where['threads'], 'thread')}, torch {where['torch']}, "
-            f"{commit(where['commit'])}"
-            for where in found
-        )
+    """Where runs were made: each combination of processor, threads and torch, and its commits."""
+    places = (
+        (f"{processor(w)}, {counted(w['threads'], 'thread')}, torch {w['torch']}", w["commit"])
+        for w in found
     )
+    return "; ".join(by_place(places))
+
+
+def by_place(found: Iterable[tuple[str, str | None]]) -> Iterator[str]:
+    """Each place once, with all the commits that ran there."""
+    commits: dict[str, dict[str | None, None]] = {}
+    for place, revision in found:
+        commits.setdefault(place, {})[revision] = None
+    for place, revisions in commits.items():
+        yield f"{place}, {commit(*revisions)}"
+
+
+def one_thread(machine: str) -> str:
+    """A machine as records of before have it, in good English."""
+    return machine.replace(" 1 threads", " 1 thread")
 
 
 def processor(where: dict[str, Any]) -> str:
@@ -87,11 +108,15 @@ def processor(where: dict[str, Any]) -> str:
     return f"{where['cpu']}{flags}"
 
 
-def commit(revision: str | None) -> str:
-    """The commit of a record; one that was made with changes says so."""
-    if revision is None:
-        return "commit not recorded"
-    return f"commit `{revision[:12]}`" + " with changes" * revision.endswith("-dirty")
+def commit(*revisions: str | None) -> str:
+    """The commit of a record, or those of several; one that was made with changes says so."""
+    texts = [
+        f"`{revision[:12]}`" + " with changes" * revision.endswith("-dirty")
+        if revision is not None
+        else "not recorded"
+        for revision in revisions
+    ]
+    return f"commit{'s' * (len(texts) > 1)} {', '.join(texts)}"
 
 
 def interval(metric: Metric) -> tuple[float, float]:

@@ -168,10 +168,11 @@ def plot() -> str | None:
         ("norm of the gradient in stage 1", lambda line: float(line["gradient_norm"]["stage 1"])),
     ]
     with mpl.rc_context({**STYLE, "axes.spines.top": False, "axes.spines.right": False}):
-        figure = Figure(figsize=(9, 3.2))
+        figure = Figure(figsize=(6.4, 5))
         for number, (title, value) in enumerate(panels):
             # By hand: a layout that measures letters would depend on the fonts of the machine.
-            axes = figure.add_axes((0.05 + 0.33 * number, 0.27, 0.27, 0.62))
+            column, line = number % 2, number // 2
+            axes = figure.add_axes((0.06 + 0.51 * column, 0.58 - 0.5 * line, 0.42, 0.37))
             for (variant, run), color in zip(found.items(), (*COLORS, "#767676"), strict=False):
                 points = [(e["epoch"], value(e)) for e in run.epochs]
                 style = "--" if variant.endswith("56") else "-"
@@ -184,5 +185,5 @@ def plot() -> str | None:
             axes.grid(alpha=0.25)
             axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         handles, labels = axes.get_legend_handles_labels()
-        figure.legend(handles, labels, loc="lower center", ncols=len(labels), frameon=False)
+        figure.legend(handles, labels, loc="center", bbox_to_anchor=(0.78, 0.27), frameon=False)
         return svg(figure, "How plain, residual, dense and gated networks train")

@@ -58,7 +58,7 @@ def plot() -> str:
 
     found = _gates()["gates"]
     with mpl.rc_context({**STYLE, "axes.spines.top": False, "axes.spines.right": False}):
-        figure = Figure(figsize=(8, 6.4), layout="constrained")
+        figure = Figure(figsize=(6.2, 6.4), layout="constrained")
         grid = figure.subplots(3, 3, sharey=True)
         for axes, gate in zip(grid.flat, found, strict=True):
             channels = range(1, len(gate["mean"]) + 1)

@@ -58,7 +58,7 @@ def parity() -> dict[str, dict[str, Any]]:
 
 def _held_by(name: str) -> str:
     test = BY_THE_PAPER.get(name)
-    return f"the paper's layers, in `tests/{test.partition('::')[0]}`" if test else "nothing yet"
+    return f"the paper's layers, in `{test.partition('::')[0]}`" if test else "nothing yet"
 
 
 def every(names: Iterable[str] = ENTRIES) -> str:
@@ -81,13 +81,13 @@ def every(names: Iterable[str] = ENTRIES) -> str:
                 f"`{name}`",
                 f"[{paper.year}]({paper.link})",
                 f"{counts.params:,}",
-                f"{gated:,}" if gated is not None else "its own",
-                f"{counts.macs / 1e9:.3f}",
+                f"{gated:,}" if gated is not None else "",
+                f"{counts.macs / 1e9:.{3 if counts.macs > 1e6 else 4}f}",
                 f"{arch.in_chans}x{arch.input_size}x{arch.input_size}",
                 str(arch.num_classes),
                 str(len(model.sites())),
                 record["reference"] if record else _held_by(name),
-                f"{record['error']:.0e}" if record else "",
+                f"{record['error']:.0e}".replace("0e+00", "0") if record else "",
             ]
         )
     head = ["name", "paper", "parameters", "with `se_`", "GMACs", "input", "classes", "sites"]

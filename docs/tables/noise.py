@@ -92,7 +92,7 @@ def seeds() -> str:
         sentences["" if verdict else "better" if pair.mean > 0 else "worse"].append(cells[0])
     first, other = variants
     head = ["corruption", f"{first}, %", f"{other}, %", "difference by seed"]
-    text = table([*head, "mean [95 %]", "", "could have shown"], rows)
+    text = table([*head, "mean [95 %]", "verdict", "could have shown"], rows)
     said = " ".join(
         f"{other.capitalize()} is {how} under {', '.join(names)}, by Holm's correction for "
         f"{len(pairs)} comparisons."
@@ -136,7 +136,8 @@ def fluctuation(recipe: str = "ablation_positions") -> str:
             [pair.name, *(f"{mean:.2f}" for mean in means), *_difference(pair, pair.verdict)]
         )
     head = ["variant", f"{first}, points", "variant, points", "difference by seed", "mean [95 %]"]
-    text, many = table([*head, "", "could have shown"], rows), " or ".join(map(str, sorted(counts)))
+    text = table([*head, "verdict", "could have shown"], rows)
+    many = " or ".join(map(str, sorted(counts)))
     return f"{text}\nEach run has {many} such changes.\n"
 
 
@@ -190,5 +191,5 @@ def _difference(pair: Paired, verdict: str) -> list[str]:
 def _made(found: list[dict[str, Any]]) -> str:
     # The same images for all, or nothing here is paired.
     ((images, seed),) = {(record["test_images"], record["noise_seed"]) for record in found}
-    where = every(found, "machine", "engine", "commit")
+    where = every(found, "machine", "engine")
     return f"{images:,} test images, noise of seed {seed}; {where}.\n"

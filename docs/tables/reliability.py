@@ -22,7 +22,7 @@ def figures() -> str:
         [
             "functions and engines called by several threads at a time",
             str(len({line["function"] for line in threads})),
-            f"{max((int(str(line['threads'])) for line in threads), default=0)} threads each",
+            f"by {max((int(str(line['threads'])) for line in threads), default=0)} threads each",
         ],
         [
             "signals to a run at a random moment, then the same command again",
@@ -46,4 +46,4 @@ def figures() -> str:
             f"{sum(bool(line['refused']) for line in images)} of them rejected",
         ],
     ]
-    return table(["tried", "times", ""], rows)
+    return table(["tried", "times", "in detail"], rows)

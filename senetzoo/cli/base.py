@@ -135,8 +135,9 @@ class LazyGroup(_Program, click.Group):
     def _listed(self) -> click.Group:
         """A group with the names and help of the commands, and this group's options."""
         known = {
-            name: click.Command(name, help=_docstring(self._elsewhere[name]))
-            for name in self._elsewhere
+            # Without a short help, click cuts the sentence to one line.
+            name: click.Command(name, short_help=(_docstring(where) or "").partition("\n")[0])
+            for name, where in self._elsewhere.items()
         }
         return click.Group(self.name, commands={**self.commands, **known}, params=self.params)
 
