@@ -61,7 +61,7 @@ def plot() -> str:
         figure = Figure(figsize=(6.2, 6.4), layout="constrained")
         grid = figure.subplots(3, 3, sharey=True)
         for axes, gate in zip(grid.flat, found, strict=True):
-            channels = range(1, len(gate["mean"]) + 1)
+            channels = range(len(gate["mean"]))
             axes.fill_between(channels, gate["low"], gate["high"], color="#808080", alpha=0.2, lw=0)
             for name, color in _CLASSES.items():
                 axes.plot(channels, gate["by_class"][name], color=color, lw=1, label=name)
