@@ -31,6 +31,7 @@ from senetzoo.errors import ConfigError
 from senetzoo.eval.predictions import newcombe, wilson
 from senetzoo.inspect import drift, excitations
 from senetzoo.report import figures, page
+from senetzoo.report.excitations import excitation_section
 from senetzoo.report.paired import ALIKE, against, by_image, paired
 from senetzoo.report.run import Run, find, read
 from senetzoo.runs import chose_epoch
@@ -215,6 +216,12 @@ def test_a_real_run(tmp_path: Path) -> None:
         assert row[-1] == f"{100 * moved:.0f} %"
         assert moved > 0
     assert "## Excitations" in out.with_suffix(".md").read_text(encoding="utf-8")
+    # Channels count from 0, as in every other place that names one.
+    (first, *_) = excitation_section("run", found, [f"{n}" for n in range(10)]).plots
+    of_all = first.figure.axes[0].lines[-1]
+    mean = next(iter(found.values())).mean
+    assert of_all.get_xdata().tolist() == list(range(len(mean)))
+    assert of_all.get_ydata().tolist() == mean.tolist()
 
 
 def test_excitations_of_what_has_none(tmp_path: Path) -> None:
