@@ -680,11 +680,32 @@ def test_why_no_difference_is_shown(tmp_path: Path) -> None:
     out = tmp_path / "page.html"
     result = report(a, b, "--out", out)
     text = (
-        f"No difference between the runs is shown: {b} has no test.safetensors. senetzoo compare "
+        f"No difference between the runs is shown: b has no test.safetensors. senetzoo compare "
         "trains several seeds of each network."
     )
     assert (result.exit_code, result.stderr) == (0, f"{text}\n")
     assert text in page_of(out).words
+    said = "Test accuracy in % by class. 1 of 2 runs recorded it."
+    assert said in page_of(out).words
+    assert said in out.with_suffix(".md").read_text()
+
+
+@pytest.mark.parametrize("kind", ["known", "right", "unknown"])
+def test_headings_have_something_below(tmp_path: Path, kind: str) -> None:
+    labels = torch.arange(30) % 3
+    guesses = None if kind == "known" else labels
+    folder = write_run(tmp_path / "run", labels=labels, guesses=guesses)
+    if kind == "unknown":  # by class, in the log alone
+        edit(lambda lines: lines[-1].update(by_class=[[10, 10]] * 3))(folder)
+        (folder / "test.safetensors").unlink()
+    out = tmp_path / "page.html"
+    assert report(folder, "--out", out).exit_code == 0
+    for text in (out.read_text(), out.with_suffix(".md").read_text()):
+        assert ("Classes" in text, "Confusions" in text, "mistakes" in text.lower()) == (
+            True,
+            kind != "unknown",
+            kind == "known",
+        )
 
 
 def test_newcombe_as_published() -> None:

@@ -114,6 +114,7 @@ def _notes(runs: Sequence[Run], part: str, comparison: Differences) -> dict[str,
     chose = any(run.end is not None and tested(run.end) == "validation" for run in keep)
     data = ", ".join(dict.fromkeys(str(run.header["data"]["name"]) for run in runs))
     versions = dict.fromkeys(str(run.header["environment"]["senetzoo"]) for run in runs)
+    known = sum(bool(run.by_class) for run in runs)
     between = dict.fromkeys("test" if run.series("test_accuracy") else "validation" for run in runs)
     return {
         "runs": f"{counted(len(runs), 'run')} on {data}, made by senetzoo "
@@ -138,7 +139,8 @@ def _notes(runs: Sequence[Run], part: str, comparison: Differences) -> dict[str,
         "bands": "Lines: the mean over a variant's seeds; bands: their range.",
         "fluctuation": f"How much the {' or '.join(between)} accuracy changes from one tested "
         "epoch to the next in the second half of a run, in points.",
-        "classes": f"{part.capitalize()} accuracy in % by class.",
+        "classes": f"{part.capitalize()} accuracy in % by class."
+        + f" {known} of {counted(len(runs), 'run')} recorded it." * (known < len(runs)),
         "usual": "Fields of the recipe with their default",
         "gradients": "The norm of the gradient of each part, averaged over the steps of an epoch; "
         "of several seeds, the first one.",
