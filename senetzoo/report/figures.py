@@ -120,7 +120,10 @@ def curves(runs: Sequence[Run]) -> list[Plot]:
         axes.set_xlabel("epoch")
         axes.set_ylabel(unit)
 
-    both = "(dashed: training images)"
+    measured = {"val_loss": "validation", "test_loss": "test"}
+    parts = [part for key, part in measured.items() if any(run.series(key) for run in runs)]
+    solid = f"solid: {' or '.join(parts)} images; " if parts else ""
+    both = f"({solid}dashed: training images)"
     # Epochs have values for the validation images if there are any, else for the test images.
     loss = {"train_loss": "--", "test_loss": "-", "val_loss": "-"}
     accuracy = {"train_accuracy": "--", "test_accuracy": "-", "val_accuracy": "-"}

@@ -156,17 +156,18 @@ def _part(runs: Sequence[Run]) -> str:
 
 def _results(runs: Sequence[Run], part: str) -> Table:
     accuracy = f"{part} accuracy"
-    head = ["run", "network", "parameters", "epochs"]
-    head += [accuracy, "95 % interval", "training accuracy"]
+    # The accuracy comes first, because a phone shows little more of a row than two cells.
+    head = ["run", accuracy, "95 % interval", "network", "parameters", "epochs"]
+    head.append("training accuracy")
     rows = []
     for run in runs:
         whole, model = run.tally, run.header["model"]
         figures = [_percent(whole.accuracy), _interval(whole)] if whole else ["not finished", ""]
         if run.end is not None and " or " in part:
             figures[0] += f" ({_part([run])})"
-        cells = [run.name, model["name"], f"{model['params']:,}", str(run.last_epoch)]
+        cells = [model["name"], f"{model['params']:,}", str(run.last_epoch)]
         trained = _percent(run.epochs[-1]["train_accuracy"]) if run.epochs else ""
-        rows.append([*cells, *figures, trained])
+        rows.append([run.name, *figures, *cells, trained])
     return Table(head, rows)
 
 
@@ -418,5 +419,7 @@ def flat(run: Run) -> dict[str, str]:
 
 def _text(value: Any) -> str:
     if isinstance(value, (list, tuple)):
-        return ", ".join(map(_text, value))
+        return ", ".join(
+            f"({_text(v)})" if isinstance(v, (list, tuple)) else _text(v) for v in value
+        )
     return f"{value:,}" if type(value) is int else str(value)
