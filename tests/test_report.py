@@ -862,7 +862,13 @@ def test_plots(tmp_path: Path) -> None:
         inked = plot.inked("currentColor")
         assert "currentColor" in inked
         assert "#010203" not in inked
-    assert len(set(figures.colors(20))) == 20
+    # Each panel of gradients has its legend, below the axes.
+    for plot in plots[-2:]:
+        (legend,), (axes,) = plot.figure.legends, plot.figure.axes
+        assert [text.get_text() for text in legend.get_texts()] == ["stem", "stage 1", "head"]
+        assert plot.svg.count(">stage 1</text>") == 1
+        plot.figure.draw_without_rendering()
+        assert legend.get_window_extent().y1 <= axes.get_tightbbox().y0
     # A single test is a larger dot than those of the training; an epoch is a whole number.
     (run,) = find([write_run(tmp_path / "short", epochs=1)])
     loss, *_, norms = *figures.curves([run]), *figures.depth([run])
@@ -871,6 +877,29 @@ def test_plots(tmp_path: Path) -> None:
         axes = plot.figure.axes[0]
         low, high = axes.get_xlim()
         assert [tick for tick in axes.get_xticks() if low < tick < high] == [1]
+
+
+@pytest.mark.parametrize("count", [7, 12, 20])
+def test_many_colors_are_legible_on_both_pages(tmp_path: Path, count: int) -> None:
+    """By WCAG's contrast, on the backgrounds of the page."""
+
+    def luminance(color: str) -> float:
+        parts = [int(color[at : at + 2], 16) / 255 for at in (1, 3, 5)]
+        linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in parts]
+        return sum(w * c for w, c in zip((0.2126, 0.7152, 0.0722), linear, strict=True))
+
+    norms = {f"stage {n}": 1.0 for n in range(count)}
+    lines = [epoch(n, gradient_norm=norms) for n in (1, 2)]
+    (plot,) = figures.depth(find([write_run(tmp_path / "run", lines=lines, epochs=2)]))
+    for colors in (
+        figures.colors(count),
+        [line.get_color() for line in plot.figure.axes[0].lines],
+    ):
+        assert len(set(colors)) == count
+        for color in colors:
+            for other in ("#ffffff", "#14181c"):
+                dark, bright = sorted((luminance(color), luminance(other)))
+                assert (bright + 0.05) / (dark + 0.05) >= 3, (color, other)
 
 
 @pytest.mark.parametrize(
