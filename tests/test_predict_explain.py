@@ -6,16 +6,18 @@ import base64
 import io
 import json
 import os
+import re
 import subprocess
 import sys
 from functools import partial
 from html.parser import HTMLParser
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from PIL import Image, ImageDraw
 from support import commands
 
 import senetzoo
@@ -361,3 +363,35 @@ def test_a_heat_map_of_zeros_is_told(tmp_path: Path) -> None:
     short, long = (sheet(zeros, text, [text]) for text in ("title", "title" * 500))
     assert short.size == long.size
     assert short.width > 3 * SIDE
+
+
+def test_the_picture_has_the_names_and_the_legend_of_the_page(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drawn: list[str] = []
+    draw = ImageDraw.ImageDraw.text
+
+    def text(self: ImageDraw.ImageDraw, xy: tuple[float, float], said: str, *args: Any) -> None:
+        drawn.append(said)
+        draw(self, xy, said, *args)
+
+    monkeypatch.setattr(ImageDraw.ImageDraw, "text", text)
+    done = run(photo(tmp_path / "a.png"), "--explain", tmp_path / "why", "--top", 2)
+    assert done.exit_code == 0, done.output
+    assert "layer3.1 standard" in drawn
+    said, words = "\n".join(drawn), " ".join(Images(tmp_path / "why" / "explain.html").text)
+    assert ".slots." not in said
+    for part in ("from dark (nothing) to bright", "from dark (closed) to bright (open)"):
+        assert part in said
+        assert part in words
+
+
+def test_tables_of_both_pages_show_that_they_continue() -> None:
+    """With the shadow of a table that is too wide for a phone."""
+    styles = [
+        Path(senetzoo.__file__).with_name(folder).joinpath(name).read_text(encoding="utf-8")
+        for folder, name in (("report", "style.css"), ("inspect", "page.html"))
+    ]
+    shadows = [re.findall(r"linear-gradient.* 100% 0 (?:local|scroll)", text) for text in styles]
+    assert len(shadows[0]) == 2
+    assert shadows[0] == shadows[1]

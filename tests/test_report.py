@@ -31,6 +31,7 @@ from senetzoo.errors import ConfigError
 from senetzoo.eval.predictions import newcombe, wilson
 from senetzoo.inspect import drift, excitations
 from senetzoo.report import figures, page
+from senetzoo.report.excitations import excitation_section
 from senetzoo.report.paired import ALIKE, against, by_image, paired
 from senetzoo.report.run import Run, find, read
 from senetzoo.runs import chose_epoch
@@ -106,7 +107,7 @@ def test_the_page_says_what_the_runs_did(tmp_path: Path) -> None:
         low, high = wilson(right, 200)
         accuracy, interval = f"{right / 2:.2f} %", f"{100 * low:.1f} to {100 * high:.1f}"
         row = next(row for row in seen.rows if row[0] == name and "61,706" in row)
-        assert row == [name, "lenet5", "61,706", "8", accuracy, interval, "82.00 %"]
+        assert row == [name, accuracy, interval, "lenet5", "61,706", "8", "82.00 %"]
     for n, of in enumerate(CLASSES):
         row = next(row for row in seen.rows if row[0] == of)
         matrix = [row for row in seen.rows if row[0].strip() == of and len(row) == 4]
@@ -162,7 +163,7 @@ def test_markdown_has_its_pictures(tmp_path: Path) -> None:
     for name in files:
         content = (out.parent / name).read_bytes()
         assert content.startswith((b"<svg ", b"\x89PNG"))
-    assert "| a | lenet5 | 61,706 | 8 | 90.00 % |" in text
+    assert "| a | 90.00 % | 74.4 to 96.5 | lenet5 | 61,706 | 8 | 82.00 % |" in text
     assert "| training accuracy |\n" in text
     assert "Row by row: dog, 90.9 % (is cat); " in text
     # The page has one legend, and no other in its pictures.
@@ -187,11 +188,8 @@ def test_a_real_run(tmp_path: Path) -> None:
     seen = page_of(out)
     wrong = end["test_images"] - end["test_correct"]
     assert seen.open["img"] == min(wrong, 32)
-    assert ["run", "se_lenet5", f"{end['test_accuracy']:.2%}"] == [
-        (row := next(row for row in seen.rows if "se_lenet5" in row))[0],
-        row[1],
-        row[4].replace(" ", ""),
-    ]
+    row = next(row for row in seen.rows if "se_lenet5" in row)
+    assert (row[0], row[1].replace(" ", "")) == ("run", f"{end['test_accuracy']:.2%}")
     assert sum("Gradient norm by depth" in words for words in seen.words) == 1
     plots = seen.open["svg"]
     # A log alone has the accuracy of each class.
@@ -215,6 +213,12 @@ def test_a_real_run(tmp_path: Path) -> None:
         assert row[-1] == f"{100 * moved:.0f} %"
         assert moved > 0
     assert "## Excitations" in out.with_suffix(".md").read_text(encoding="utf-8")
+    # Channels count from 0, as in every other place that names one.
+    (first, *_) = excitation_section("run", found, [f"{n}" for n in range(10)]).plots
+    of_all = first.figure.axes[0].lines[-1]
+    mean = next(iter(found.values())).mean
+    assert of_all.get_xdata().tolist() == list(range(len(mean)))
+    assert of_all.get_ydata().tolist() == mean.tolist()
 
 
 def test_excitations_of_what_has_none(tmp_path: Path) -> None:
@@ -258,7 +262,7 @@ def test_a_run_under_way(tmp_path: Path) -> None:
     out = tmp_path / "page.html"
     assert report(folder, "--out", out).exit_code == 0
     seen = page_of(out)
-    assert ["run", "lenet5", "61,706", "3", "not finished", "", "62.00 %"] in seen.rows
+    assert ["run", "not finished", "", "lenet5", "61,706", "3", "62.00 %"] in seen.rows
     assert seen.images == []
     assert any(row[0] == "run" and row[-1] == "1" for row in seen.rows)
 
@@ -272,7 +276,7 @@ def test_runs_in_their_first_epoch(tmp_path: Path) -> None:
     assert result.exit_code == 0, result.output
     why = f"{first}: nothing to report yet, its first epoch is not finished"
     assert why in result.stderr.splitlines()
-    assert ["first", "lenet5", "61,706", "0", "not finished", "", ""] in page_of(out).rows
+    assert ["first", "not finished", "", "lenet5", "61,706", "0", ""] in page_of(out).rows
     assert [run["epochs"] for run in json.loads(result.stdout)["runs"]] == [8, 0]
     write_run(tmp_path / "waiting" / "second", lines=[], finished=False)
     result = report(first, tmp_path / "waiting", "--out", tmp_path / "other.html")
@@ -498,7 +502,8 @@ def test_runs_of_other_recipes_are_neither_pooled_nor_paired(tmp_path: Path) -> 
     result = report(*both)
     said = (
         "The runs have different recipes, which are not pooled or compared. "
-        'recipe 1: stem=""; recipe 2: stem="cifar".'
+        'recipe 1 (old/plain-0, old/plain-1, old/se-0, ...): stem=""; '
+        'recipe 2 (new/plain-0, new/plain-1, new/se-0, ...): stem="cifar".'
     )
     assert result.stderr == f"{said}\n"
     assert said in page_of(out).words
@@ -521,6 +526,18 @@ def test_runs_of_other_recipes_are_neither_pooled_nor_paired(tmp_path: Path) -> 
     found = json.loads(report(*alone, "--out", out, "--json").stdout)
     assert (found["paired"], found["by_image"]) == ([], [])
     assert "their recipes differ" in found["no_difference"]
+
+
+def test_recipes_are_told_apart_by_what_most_do_not_share(tmp_path: Path) -> None:
+    recipe = {"name": "r", "model": "lenet5", "lr": 0.1, "epochs": 12, "flip": True}
+    write_run(tmp_path / "base", recipe=recipe)
+    write_run(tmp_path / "fast", recipe={**recipe, "lr": 0.2, "epochs": 8})
+    write_run(tmp_path / "plain", recipe={**recipe, "flip": False})
+    said = report(tmp_path, "--out", tmp_path / "page.html").stderr.splitlines()[0]
+    assert said.endswith(
+        "compared. Most have epochs=12, lr=0.1, flip=true. recipe 1 (base): as most; "
+        "recipe 2 (fast): epochs=8, lr=0.2; recipe 3 (plain): flip=false."
+    )
 
 
 def test_a_mixture_is_named(tmp_path: Path) -> None:
@@ -673,11 +690,32 @@ def test_why_no_difference_is_shown(tmp_path: Path) -> None:
     out = tmp_path / "page.html"
     result = report(a, b, "--out", out)
     text = (
-        f"No difference between the runs is shown: {b} has no test.safetensors. senetzoo compare "
+        "No difference between the runs is shown: b has no test.safetensors. senetzoo compare "
         "trains several seeds of each network."
     )
     assert (result.exit_code, result.stderr) == (0, f"{text}\n")
     assert text in page_of(out).words
+    said = "Test accuracy in % by class. 1 of 2 runs recorded it."
+    assert said in page_of(out).words
+    assert said in out.with_suffix(".md").read_text()
+
+
+@pytest.mark.parametrize("kind", ["known", "right", "unknown"])
+def test_headings_have_something_below(tmp_path: Path, kind: str) -> None:
+    labels = torch.arange(30) % 3
+    guesses = None if kind == "known" else labels
+    folder = write_run(tmp_path / "run", labels=labels, guesses=guesses)
+    if kind == "unknown":  # by class, in the log alone
+        edit(lambda lines: lines[-1].update(by_class=[[10, 10]] * 3))(folder)
+        (folder / "test.safetensors").unlink()
+    out = tmp_path / "page.html"
+    assert report(folder, "--out", out).exit_code == 0
+    for text in (out.read_text(), out.with_suffix(".md").read_text()):
+        assert ("Classes" in text, "Confusions" in text, "mistakes" in text.lower()) == (
+            True,
+            kind != "unknown",
+            kind == "known",
+        )
 
 
 def test_newcombe_as_published() -> None:
@@ -795,7 +833,7 @@ def test_what_differs_between_runs(tmp_path: Path) -> None:
     assert differ == [
         ["seed", "0", "1"],
         ["lr", "0.1", "0.2"],
-        ["phases", "32, 8", ""],
+        ["phases", "(32, 8)", ""],
         ["new", "", "1"],
     ]
     assert report(tmp_path, "--out", tmp_path / "page.html").exit_code == 0
@@ -821,7 +859,13 @@ def test_plots(tmp_path: Path) -> None:
         inked = plot.inked("currentColor")
         assert "currentColor" in inked
         assert "#010203" not in inked
-    assert len(set(figures.colors(20))) == 20
+    # Each panel of gradients has its legend, below the axes.
+    for plot in plots[-2:]:
+        (legend,), (axes,) = plot.figure.legends, plot.figure.axes
+        assert [text.get_text() for text in legend.get_texts()] == ["stem", "stage 1", "head"]
+        assert plot.svg.count(">stage 1</text>") == 1
+        plot.figure.draw_without_rendering()
+        assert legend.get_window_extent().y1 <= axes.get_tightbbox().y0
     # A single test is a larger dot than those of the training; an epoch is a whole number.
     (run,) = find([write_run(tmp_path / "short", epochs=1)])
     loss, *_, norms = *figures.curves([run]), *figures.depth([run])
@@ -830,6 +874,29 @@ def test_plots(tmp_path: Path) -> None:
         axes = plot.figure.axes[0]
         low, high = axes.get_xlim()
         assert [tick for tick in axes.get_xticks() if low < tick < high] == [1]
+
+
+@pytest.mark.parametrize("count", [7, 12, 20])
+def test_many_colors_are_legible_on_both_pages(tmp_path: Path, count: int) -> None:
+    """By WCAG's contrast, on the backgrounds of the page."""
+
+    def luminance(color: str) -> float:
+        parts = [int(color[at : at + 2], 16) / 255 for at in (1, 3, 5)]
+        linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in parts]
+        return sum(w * c for w, c in zip((0.2126, 0.7152, 0.0722), linear, strict=True))
+
+    norms = {f"stage {n}": 1.0 for n in range(count)}
+    lines = [epoch(n, gradient_norm=norms) for n in (1, 2)]
+    (plot,) = figures.depth(find([write_run(tmp_path / "run", lines=lines, epochs=2)]))
+    for colors in (
+        figures.colors(count),
+        [line.get_color() for line in plot.figure.axes[0].lines],
+    ):
+        assert len(set(colors)) == count
+        for color in colors:
+            for other in ("#ffffff", "#14181c"):
+                dark, bright = sorted((luminance(color), luminance(other)))
+                assert (bright + 0.05) / (dark + 0.05) >= 3, (color, other)
 
 
 @pytest.mark.parametrize(

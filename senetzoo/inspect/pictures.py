@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from senetzoo.inspect.evidence import Evidence
+from senetzoo.inspect.excitations import short_name
 
 # Minimum of a picture's shorter side in pixels: smaller images are enlarged.
 SIDE = 224
@@ -25,6 +26,12 @@ _OPACITY = 0.55
 # viridis at five points.
 _HEAT = ((0, 0, 4), (87, 16, 110), (188, 55, 84), (249, 142, 9), (252, 255, 164))
 _GATE = ((68, 1, 84), (59, 82, 139), (33, 145, 140), (94, 201, 98), (253, 231, 37))
+
+# What the colors of `sheet` mean.
+_MAPS = (
+    "Heat maps: for the most probable class, from dark (nothing) to bright (the image's maximum)"
+)
+_CELLS = "Gates: a cell for each channel, from 0 on the left; from dark (closed) to bright (open)"
 
 _Pixels = npt.NDArray[np.uint8]
 _Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
@@ -101,13 +108,15 @@ def sheet(evidence: Evidence, title: str, guesses: Sequence[str]) -> Image.Image
     ink, soft = "#1c2127", "#5d6670"
     shown = pictures(evidence)
     columns = [
-        [f"{word} most: {c.gate} {c.channel} ({c.value:.2f})" for c in channels]
+        [f"{word} most: {short_name(c.gate)} {c.channel} ({c.value:.2f})" for c in channels]
         for word, channels in (("open", evidence.opened(3)), ("closed", evidence.closed(3)))
     ]
     wide, high = shown[0][1].size
     full = 3 * wide + 4 * gap
-    texts = gap + line + gap + line + high + gap
-    strips = texts + line * (len(guesses) + len(columns[0])) + 2 * gap
+    legend = gap + line + gap + line + high + gap // 2
+    texts = legend + line + gap
+    cells = texts + line * (len(guesses) + len(columns[0])) + 2 * gap
+    strips = cells + line * bool(evidence.gates)
     canvas = Image.new("RGB", (full, strips + row * len(evidence.gates) + gap), "white")
     draw = ImageDraw.Draw(canvas)
 
@@ -125,6 +134,7 @@ def sheet(evidence: Evidence, title: str, guesses: Sequence[str]) -> Image.Image
         left = gap + number * (wide + gap)
         draw.text((left, 2 * gap + line), caption, soft, small)
         canvas.paste(image, (left, 2 * gap + 2 * line))
+    draw.text((gap, legend), fitted(_MAPS, full - 2 * gap, small), soft, small)
     for number, text in enumerate(guesses):
         draw.text((gap, texts + number * line), fitted(text, full - 2 * gap, small), ink, small)
     half = (full - gap) // 2
@@ -132,7 +142,9 @@ def sheet(evidence: Evidence, title: str, guesses: Sequence[str]) -> Image.Image
         for index, text in enumerate(column):
             at = texts + gap + line * (len(guesses) + index)
             draw.text((gap + number * half, at), fitted(text, half - gap, small), ink, small)
-    names = [fitted(name, full / 3, small) for name in evidence.gates]
+    if evidence.gates:
+        draw.text((gap, cells), fitted(_CELLS, full - 2 * gap, small), soft, small)
+    names = [fitted(short_name(path), full / 3, small) for path in evidence.gates]
     left = 2 * gap + max((round(draw.textlength(name, small)) for name in names), default=0)
     for number, (name, gate) in enumerate(zip(names, evidence.gates.values(), strict=True)):
         at = strips + number * row

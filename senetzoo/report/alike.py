@@ -43,24 +43,43 @@ def told_apart(
         names = _differ([settings[run.folder] for run in alike])
         own |= {run.folder: names for run in alike}
     everywhere = designed.union(*own.values()) - varied
-    numbers: dict[str, int] = {}
+    recipes: list[dict[str, str]] = []
     found = []
     for run in runs:
         # What an experiment varies only tells runs of one variant apart.
-        names, values = everywhere | own[run.folder], settings[run.folder]
-        recipe = ", ".join(f"{name}={values[name]}" for name in values if name in names)
-        found.append(dataclasses.replace(run, recipe=numbers.setdefault(recipe, len(numbers) + 1)))
+        names = everywhere | own[run.folder]
+        recipe = {name: v for name, v in settings[run.folder].items() if name in names}
+        if recipe not in recipes:
+            recipes.append(recipe)
+        found.append(dataclasses.replace(run, recipe=recipes.index(recipe) + 1))
     said = _mixture(runs)
-    if len(numbers) < 2:
+    if len(recipes) < 2:
         made = [settings[r.folder] for r in runs if r.header["recipe"]["name"] != OWN_LOOP]
         if more := ", ".join(sorted(_differ(made) - varied - {"model"})):
             said += f"The runs differ in more than their networks: {more}."
         return list(runs), said.rstrip()
-    listed = "; ".join(
-        f"recipe {number}: {recipe or 'as the default'}" for recipe, number in numbers.items()
-    )
-    said += f"The runs have different recipes, which are not pooled or compared. {listed}."
-    return found, said
+    said += "The runs have different recipes, which are not pooled or compared. "
+    return found, said + _listed(found, recipes)
+
+
+def _listed(runs: Sequence[Run], recipes: Sequence[Mapping[str, str]]) -> str:
+    """Sentences with the runs of each recipe, and its values that most recipes don't share."""
+    counts = Counter(field for recipe in recipes for field in recipe.items())
+    most = {name: v for (name, v), count in counts.items() if 2 * count > len(recipes)}
+    listed = []
+    for number, recipe in enumerate(recipes, 1):
+        names = [run.name for run in runs if run.recipe == number]
+        own = {name: v for name, v in recipe.items() if most.get(name) != v}
+        text = _text(own) or ("as most" if recipe else "as the default")
+        listed.append(
+            f"recipe {number} ({', '.join(names[:3])}{', ...' * (len(names) > 3)}): {text}"
+        )
+    shared = f"Most have {_text(most)}. " if most else ""
+    return f"{shared}{'; '.join(listed)}."
+
+
+def _text(values: Mapping[str, str]) -> str:
+    return ", ".join(f"{name}={value}" for name, value in values.items())
 
 
 def _mixture(runs: Sequence[Run]) -> str:

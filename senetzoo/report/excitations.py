@@ -128,7 +128,7 @@ def _by_class(excitation: Excitation, classes: Sequence[str]) -> Table:
 def _by_channel(
     excitation: Excitation, classes: Sequence[str], colors: Sequence[tuple[str, str]], axes: Any
 ) -> None:
-    channels = list(range(1, len(excitation.mean) + 1))
+    channels = list(range(len(excitation.mean)))
     low, high = excitation.low.tolist(), excitation.high.tolist()
     axes.fill_between(channels, low, high, color="#808080", alpha=0.2, lw=0)
     means = [(excitation.by_class[classes.index(name)], color) for name, color in colors]

@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 # A placeholder for the color of the page's text.
 INK = "#010203"
+# Luminances with a contrast of more than 3 to the page, be it white or dark (WCAG 2.2).
+_DARKEST, _BRIGHTEST = 0.14, 0.285
 _STYLE: dict[Any, Any] = {
     "svg.fonttype": "none",
     "font.family": "sans-serif",
@@ -84,10 +86,26 @@ def colors(count: int) -> list[str]:
     """`count` distinct colors."""
     if count <= len(COLORS):
         return list(COLORS[:count])
+    # Dark and bright in turn, because neighbors have similar hues.
+    ends = ((_DARKEST, _DARKEST), (_BRIGHTEST, _BRIGHTEST))
+    return [_legible("turbo", 0.08 + 0.84 * n / (count - 1), *ends[n % 2]) for n in range(count)]
+
+
+def _legible(colormap: str, place: float, low: float = _DARKEST, high: float = _BRIGHTEST) -> str:
+    """A color of a map, made darker or brighter until its luminance is between two limits."""
+    import numpy as np
     from matplotlib import colormaps
     from matplotlib.colors import to_hex
 
-    return [to_hex(colormaps["turbo"](0.05 + 0.9 * n / (count - 1))) for n in range(count)]
+    rgb = np.array(colormaps[colormap](place)[:3])
+    linear = np.where(rgb <= 0.04045, rgb / 12.92, ((rgb + 0.055) / 1.055) ** 2.4)
+    luminance = float(linear @ (0.2126, 0.7152, 0.0722))
+    if luminance > high:
+        linear *= high / luminance
+    elif luminance < low:
+        linear += (1 - linear) * (low - luminance) / (1 - luminance)
+    rgb = np.where(linear <= 0.0031308, 12.92 * linear, 1.055 * linear ** (1 / 2.4) - 0.055)
+    return to_hex(rgb.clip(0, 1).tolist())
 
 
 def lines(runs: Sequence[Run]) -> dict[str, list[Run]]:
@@ -120,7 +138,10 @@ def curves(runs: Sequence[Run]) -> list[Plot]:
         axes.set_xlabel("epoch")
         axes.set_ylabel(unit)
 
-    both = "(dashed: training images)"
+    measured = {"val_loss": "validation", "test_loss": "test"}
+    parts = [part for key, part in measured.items() if any(run.series(key) for run in runs)]
+    solid = f"solid: {' or '.join(parts)} images; " if parts else ""
+    both = f"({solid}dashed: training images)"
     # Epochs have values for the validation images if there are any, else for the test images.
     loss = {"train_loss": "--", "test_loss": "-", "val_loss": "-"}
     accuracy = {"train_accuracy": "--", "test_accuracy": "-", "val_accuracy": "-"}
@@ -231,13 +252,11 @@ def _logged(run: Run) -> list[tuple[int, dict[str, float]]]:
 
 
 def _norms(logged: list[tuple[int, dict[str, float]]], axes: Any) -> None:
-    from matplotlib import colormaps
     from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
 
     parts = list(logged[0][1])
-    for index, part in enumerate(parts):
-        # The ends of the color map are invisible on a black or a white page.
-        color = colormaps["viridis"](0.3 + 0.5 * index / max(len(parts) - 1, 1))
+    colors = [_legible("plasma", n / max(len(parts) - 1, 1)) for n in range(len(parts))]
+    for part, color in zip(parts, colors, strict=True):
         points = [(epoch, norms[part]) for epoch, norms in logged if norms.get(part)]
         axes.plot(*_split(points), color=color, lw=1.4, marker=".", label=part)
     axes.set_yscale("log")
@@ -247,7 +266,7 @@ def _norms(logged: list[tuple[int, dict[str, float]]], axes: Any) -> None:
     axes.yaxis.set_minor_formatter(NullFormatter())
     axes.set_xlabel("epoch")
     axes.set_ylabel("gradient norm (logarithmic)")
-    axes.legend(frameon=False, fontsize=9)
+    _add_legend(axes.figure, list(zip(parts, colors, strict=True)))
 
 
 def _split(points: Sequence[tuple[int, float]]) -> tuple[list[int], list[float]]:

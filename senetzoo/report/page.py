@@ -114,6 +114,7 @@ def _notes(runs: Sequence[Run], part: str, comparison: Differences) -> dict[str,
     chose = any(run.end is not None and tested(run.end) == "validation" for run in keep)
     data = ", ".join(dict.fromkeys(str(run.header["data"]["name"]) for run in runs))
     versions = dict.fromkeys(str(run.header["environment"]["senetzoo"]) for run in runs)
+    known = sum(bool(run.by_class) for run in runs)
     between = dict.fromkeys("test" if run.series("test_accuracy") else "validation" for run in runs)
     return {
         "runs": f"{counted(len(runs), 'run')} on {data}, made by senetzoo "
@@ -138,7 +139,8 @@ def _notes(runs: Sequence[Run], part: str, comparison: Differences) -> dict[str,
         "bands": "Lines: the mean over a variant's seeds; bands: their range.",
         "fluctuation": f"How much the {' or '.join(between)} accuracy changes from one tested "
         "epoch to the next in the second half of a run, in points.",
-        "classes": f"{part.capitalize()} accuracy in % by class.",
+        "classes": f"{part.capitalize()} accuracy in % by class."
+        + f" {known} of {counted(len(runs), 'run')} recorded it." * (known < len(runs)),
         "usual": "Fields of the recipe with their default",
         "gradients": "The norm of the gradient of each part, averaged over the steps of an epoch; "
         "of several seeds, the first one.",
@@ -154,17 +156,18 @@ def _part(runs: Sequence[Run]) -> str:
 
 def _results(runs: Sequence[Run], part: str) -> Table:
     accuracy = f"{part} accuracy"
-    head = ["run", "network", "parameters", "epochs"]
-    head += [accuracy, "95 % interval", "training accuracy"]
+    # The accuracy comes first, because a phone shows little more of a row than two cells.
+    head = ["run", accuracy, "95 % interval", "network", "parameters", "epochs"]
+    head.append("training accuracy")
     rows = []
     for run in runs:
         whole, model = run.tally, run.header["model"]
         figures = [_percent(whole.accuracy), _interval(whole)] if whole else ["not finished", ""]
         if run.end is not None and " or " in part:
             figures[0] += f" ({_part([run])})"
-        cells = [run.name, model["name"], f"{model['params']:,}", str(run.last_epoch)]
+        cells = [model["name"], f"{model['params']:,}", str(run.last_epoch)]
         trained = _percent(run.epochs[-1]["train_accuracy"]) if run.epochs else ""
-        rows.append([*cells, *figures, trained])
+        rows.append([run.name, *figures, *cells, trained])
     return Table(head, rows)
 
 
@@ -416,5 +419,7 @@ def flat(run: Run) -> dict[str, str]:
 
 def _text(value: Any) -> str:
     if isinstance(value, (list, tuple)):
-        return ", ".join(map(_text, value))
+        return ", ".join(
+            f"({_text(v)})" if isinstance(v, (list, tuple)) else _text(v) for v in value
+        )
     return f"{value:,}" if type(value) is int else str(value)

@@ -150,7 +150,7 @@ def by_image(runs: Sequence[Run], variants: Sequence[str] = ()) -> tuple[list[By
             continue
         one, other = run.predictions, first.predictions
         if one is None or other is None:
-            why = f"{(run if other else first).folder} has no {TEST}"
+            why = f"{(run if other else first).name} has no {TEST}"
             continue
         hashes = {each.header["data"].get("sha256", "") for each in (run, first)} - {""}
         if len(hashes) > 1 or not torch.equal(one.labels, other.labels):
