@@ -1,7 +1,4 @@
-"""The errors that senetzoo raises on purpose.
-
-Messages have up to three lines: what was asked, what is true, what to type.
-"""
+"""Messages have up to three lines: what was asked, what is true, what to type."""
 
 from __future__ import annotations
 
