@@ -17,7 +17,7 @@ import urllib.error
 import urllib.request
 import zlib
 from collections.abc import Iterator
-from html import escape
+from html import escape, unescape
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -38,6 +38,7 @@ from senetzoo.eval.predict import predict
 from senetzoo.inspect import excitations
 from senetzoo.inspect.pictures import SIDE, to_image
 from senetzoo.nn.classifier import Classifier
+from senetzoo.nn.report import LoadReport
 from senetzoo.train.stop import STOPPING
 
 pytest.importorskip("gradio")
@@ -200,8 +201,8 @@ EPS = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 10 10\n%%EndComments\nshowpa
         (picture(form="JPEG")[:300], UNREADABLE + "It is damaged or truncated."),
         (
             bomb(),
-            UNREADABLE + f"It has more than {Image.MAX_IMAGE_PIXELS} pixels. "
-            "Make it smaller, or raise PIL.Image.MAX_IMAGE_PIXELS if you trust it",
+            UNREADABLE + "It has more than 89,478,485 pixels. "
+            "Make it smaller; in Python, you can raise PIL.Image.MAX_IMAGE_PIXELS",
         ),
         (b"", UNREADABLE + "The file is empty."),
     ],
@@ -223,7 +224,8 @@ def test_files_that_are_no_images(
     # On the page no answer for an earlier image stays beside the error.
     status, *answers = apps._show(models, str(path), 0)
     assert status == f'<p role="alert">{escape(text)}</p>'
-    assert not any(answers) and len(answers) == 2 * len(models)
+    assert len(answers) == 2 * len(models)
+    assert not any(answers)
     classify(client, photo)
 
 
@@ -234,6 +236,14 @@ def test_a_file_that_is_too_large(client: Client, tmp_path: Path) -> None:
     path.write_bytes(bytes(20_000_000))
     with pytest.raises(Exception, match=r"413|size|large"):
         classify(client, path)
+
+
+def test_class_names_are_text_in_markdown() -> None:
+    model = senetzoo.create("lenet5", num_classes=12)
+    model.load_report = LoadReport("own", "file", "0" * 64, ("*a* <b>", *"bcdefghijkl"))
+    shown = apps._classes(model)
+    assert unescape(shown) == "12 classes: *a* <b>, b, c, d, e, f, g, h, i, j ..."
+    assert not set(shown) & set("*<>")
 
 
 @pytest.mark.parametrize("noise", [-1, 2.5, 6])

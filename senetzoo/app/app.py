@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import ipaddress
 import os
+import re
 import socket
 from collections.abc import Mapping
 from functools import partial
@@ -112,8 +113,9 @@ def build(models: Mapping[str, Classifier]) -> gr.Blocks:
         with gr.Row():
             for name, model in models.items():
                 with gr.Column(min_width=340):
-                    gr.Markdown(f"## {name}\n{_parameters(model):,} parameters")
-                    gr.HTML(f"<p>{escape(_classes(model))}</p>", padding=False)
+                    gr.Markdown(
+                        f"## {name}\n{_parameters(model):,} parameters\n\n{_classes(model)}"
+                    )
                     outputs += [
                         gr.Label(label="Classes", num_top_classes=TOP),
                         gr.HTML(elem_classes="network"),
@@ -295,8 +297,12 @@ def _parameters(model: Classifier) -> int:
 
 
 def _classes(model: Classifier) -> str:
+    """Number and first names of the classes, in Markdown."""
     names = class_names(model)
-    return f"{len(names):,} classes: {printable(listed(names))}"
+    text = printable(listed(names))
+    # Names may have characters that mean something in Markdown or HTML.
+    text = re.sub("[^A-Za-z0-9 ,.]", lambda found: f"&#{ord(found[0])};", text)
+    return f"{len(names):,} classes: {text}"
 
 
 def _answer(models: Mapping[str, Classifier], path: str | None, noise: float) -> dict[str, Any]:
