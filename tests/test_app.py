@@ -17,6 +17,7 @@ import urllib.error
 import urllib.request
 import zlib
 from collections.abc import Iterator
+from html import escape, unescape
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -37,6 +38,8 @@ from senetzoo.eval.predict import predict
 from senetzoo.inspect import excitations
 from senetzoo.inspect.pictures import SIDE, to_image
 from senetzoo.nn.classifier import Classifier
+from senetzoo.nn.report import LoadReport
+from senetzoo.train.stop import STOPPING
 
 pytest.importorskip("gradio")
 
@@ -198,19 +201,31 @@ EPS = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 10 10\n%%EndComments\nshowpa
         (picture(form="JPEG")[:300], UNREADABLE + "It is damaged or truncated."),
         (
             bomb(),
-            UNREADABLE + f"It has more than {Image.MAX_IMAGE_PIXELS} pixels. "
-            "Make it smaller, or raise PIL.Image.MAX_IMAGE_PIXELS if you trust it",
+            UNREADABLE + "It has more than 89,478,485 pixels. "
+            "Make it smaller; in Python, you can raise PIL.Image.MAX_IMAGE_PIXELS",
         ),
         (b"", UNREADABLE + "The file is empty."),
     ],
     ids=["text", "svg", "eps", "cut png", "cut jpeg", "bomb", "empty"],
 )
 def test_files_that_are_no_images(
-    client: Client, tmp_path: Path, photo: Path, body: bytes, text: str
+    client: Client,
+    models: dict[str, Classifier],
+    tmp_path: Path,
+    photo: Path,
+    body: bytes,
+    text: str,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     path = tmp_path / "image.png"
     path.write_bytes(body)
     assert message(lambda: classify(client, path), AppError) == text
+    assert "Traceback" not in capsys.readouterr().err
+    # On the page no answer for an earlier image stays beside the error.
+    status, *answers = apps._show(models, str(path), 0)
+    assert status == f'<p role="alert">{escape(text)}</p>'
+    assert len(answers) == 2 * len(models)
+    assert not any(answers)
     classify(client, photo)
 
 
@@ -221,6 +236,14 @@ def test_a_file_that_is_too_large(client: Client, tmp_path: Path) -> None:
     path.write_bytes(bytes(20_000_000))
     with pytest.raises(Exception, match=r"413|size|large"):
         classify(client, path)
+
+
+def test_class_names_are_text_in_markdown() -> None:
+    model = senetzoo.create("lenet5", num_classes=12)
+    model.load_report = LoadReport("own", "file", "0" * 64, ("*a* <b>", *"bcdefghijkl"))
+    shown = apps._classes(model)
+    assert unescape(shown) == "12 classes: *a* <b>, b, c, d, e, f, g, h, i, j ..."
+    assert not set(shown) & set("*<>")
 
 
 @pytest.mark.parametrize("noise", [-1, 2.5, 6])
@@ -350,8 +373,9 @@ def hosts(log: Path) -> set[str]:
     return {line for line in lines if line not in ("127.0.0.1", "::1", "localhost", "0.0.0.0")}
 
 
-def test_it_prints_its_address_asks_nobody_and_ends_with_ctrl_c(
-    tmp_path: Path, photo: Path
+@pytest.mark.parametrize("stop", STOPPING)
+def test_it_prints_its_address_asks_nobody_and_deletes_uploads_when_stopped(
+    tmp_path: Path, photo: Path, stop: signal.Signals
 ) -> None:
     log, uploads = tmp_path / "hosts.txt", tmp_path / "tmp"
     uploads.mkdir()
@@ -374,7 +398,7 @@ def test_it_prints_its_address_asks_nobody_and_ends_with_ctrl_c(
         assert any(path.name == "photo.png" for path in uploads.rglob("*"))
         assert all(path.stat().st_mode & 0o077 == 0 for path in uploads.iterdir())
         client.close()
-        process.send_signal(signal.SIGINT)
+        process.send_signal(stop)
         out, err = process.communicate(timeout=20)
     finally:
         process.kill()
@@ -503,12 +527,14 @@ def test_in_a_browser(browser: Any, url: str, models: dict[str, Classifier], pho
         best = predict(model, photo)[0].guesses[0]
         assert f"{name} says {best.name}, {100 * best.probability:.1f} %" in text
         assert f"{sum(p.numel() for p in model.parameters()):,} parameters" in text
+        assert f"10 classes: {', '.join(model.classes or ())}" in text
     assert text.count("This network has no gates.") == 2
     assert text.count("Grad-CAM") >= len(NAMES)
     assert "layer3.2 standard" in text
-    # No horizontal scrolling.
+    # No horizontal scrolling, of the page or of a table.
     assert browser.execute_script(
         "return document.documentElement.scrollWidth <= window.innerWidth"
+        " && [...document.querySelectorAll('.wide')].every(e => e.scrollWidth <= e.clientWidth)"
     )
     before = text
     number = browser.find_element(By.CSS_SELECTOR, "input[type=number]")
@@ -517,6 +543,13 @@ def test_in_a_browser(browser: Any, url: str, models: dict[str, Classifier], pho
     wait.until(
         lambda b: "says" in (now := b.find_element(By.TAG_NAME, "body").text) and now != before
     )
+    bad = photo.with_name("text.jpg")
+    bad.write_text("hello, I am text")
+    browser.find_element(By.CSS_SELECTOR, "[aria-label='Remove Image']").click()
+    wait.until(lambda b: "says" not in b.find_element(By.TAG_NAME, "body").text)
+    wait.until(lambda b: b.find_elements(By.CSS_SELECTOR, "input[type=file]"))
+    browser.find_element(By.CSS_SELECTOR, "input[type=file]").send_keys(str(bad))
+    wait.until(lambda b: NO_IMAGE in b.find_element(By.TAG_NAME, "body").text)
     requests = [
         message["params"]["request"]["url"]
         for entry in browser.get_log("performance")

@@ -85,6 +85,20 @@ def test_help(names: tuple[str, ...]) -> None:
             assert option.help, option.name
 
 
+@each_command
+def test_help_breaks_no_reference(names: tuple[str, ...], monkeypatch: pytest.MonkeyPatch) -> None:
+    for columns in range(52, 83):
+        monkeypatch.setenv("COLUMNS", str(columns))
+        text = run(*names, "--help").stdout
+        assert not re.search(r"hf-\s", text)
+        assert "\0" not in text
+
+
+def test_help_of_train_names_the_recipes() -> None:
+    text = " ".join(run("train", "--help").stdout.split())
+    assert f"The recipes are {', '.join(list(RECIPES)[:-1])} and {list(RECIPES)[-1]}." in text
+
+
 def test_without_arguments_the_program_greets() -> None:
     greeting = run().stdout
     shown = re.findall(r"^  senetzoo (.+?)(?: {4,}|$)", greeting, re.MULTILINE)
@@ -341,6 +355,8 @@ def test_every_command_is_tried_with_wrong_input() -> None:
         (("weights", "list", "resnet20.cifar_v1"), "Did you mean 'resnet20.cifar10_v1'?"),
         (("weights", "verify", "resnet20.cifar10_v11"), "Did you mean 'cifar10_v1'?"),
         (("train", "digts"), "Did you mean 'digits'?"),
+        (("train", "digits", "--epochs", "3"), "'--epochs'. Type --set epochs=VALUE"),
+        (("train", "digits", "--keep=best"), "'--keep'. Type --set keep=VALUE"),
         (("train", "digits", "--set", "bath=3"), "Did you mean 'batch'?"),
         (("train", "cifar10_four_nets", "--only", "lent"), "Did you mean 'lenet'?"),
         (("bench", "--model", "lenet5", "--engine", "inducter"), "Did you mean 'inductor'?"),

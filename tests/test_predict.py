@@ -395,6 +395,18 @@ def test_nothing_found(tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("colors")
+def test_too_many_pixels_are_one_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = picture(tmp_path / "large.png", 1, 2, 3)
+    with Image.open(path) as image:
+        # Pillow warns above this limit, and refuses above twice as many.
+        monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", image.width * image.height - 1)
+    assert run(path).stderr == DEFAULT + (
+        f"error: Can't read {path}. It has more than {Image.MAX_IMAGE_PIXELS} pixels. "
+        "Make it smaller; in Python, you can raise PIL.Image.MAX_IMAGE_PIXELS\n"
+    )
+
+
+@pytest.mark.usefixtures("colors")
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

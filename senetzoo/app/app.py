@@ -16,9 +16,11 @@ from __future__ import annotations
 
 import ipaddress
 import os
+import re
 import socket
 from collections.abc import Mapping
 from functools import partial
+from html import escape
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -36,6 +38,7 @@ from senetzoo import zoo
 from senetzoo._utils.terminal import printable
 from senetzoo.data.corruptions import SEVERITIES, corrupt
 from senetzoo.data.images import open_image
+from senetzoo.data.labels import listed
 from senetzoo.errors import ConfigError, SenetzooError
 from senetzoo.eval.predict import Guess, best, class_names
 from senetzoo.inspect.evidence import Evidence, evidence
@@ -51,6 +54,7 @@ MAX_FILE_SIZE = 10_000_000
 # Pillow reads some sixty formats, one of them by running Ghostscript; the app accepts only these.
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM")
 
+# Gradio drops an @container rule that isn't inside another rule.
 _CSS = """
 .network .pictures { display: grid; grid-template-columns: repeat(3, minmax(0, 1fr)); gap: .5rem; }
 .network figure { margin: 0; }
@@ -66,9 +70,12 @@ _CSS = """
 .network td.number { text-align: right; }
 .network td.strip { width: 50%; min-width: 5rem; }
 .network td.strip img { height: .9rem; }
-@media (max-width: 40rem) {
-  .network th[scope=row] { white-space: normal; }
-  .network .gates :is(th, td):is(:nth-child(3), :nth-child(5)) { display: none; }
+.network .wide {
+  container-type: inline-size;
+  @container (max-width: 30rem) {
+    & th[scope=row] { white-space: normal; }
+    & .gates :is(th, td):is(:nth-child(3), :nth-child(5)) { display: none; }
+  }
 }
 """
 _LEGEND = (
@@ -106,7 +113,9 @@ def build(models: Mapping[str, Classifier]) -> gr.Blocks:
         with gr.Row():
             for name, model in models.items():
                 with gr.Column(min_width=340):
-                    gr.Markdown(f"## {name}\n{_parameters(model):,} parameters")
+                    gr.Markdown(
+                        f"## {name}\n{_parameters(model):,} parameters\n\n{_classes(model)}"
+                    )
                     outputs += [
                         gr.Label(label="Classes", num_top_classes=TOP),
                         gr.HTML(elem_classes="network"),
@@ -221,8 +230,13 @@ def _uploaded(folder: str, payload: Any) -> str | None:
         return None
     path = Path(payload.path or "").resolve()
     if Path(folder).resolve() not in path.parents:
-        raise gr.Error("The image was not uploaded.")
+        raise _refusal("The image was not uploaded.")
     return str(path)
+
+
+def _refusal(text: str) -> gr.Error:
+    """An error of the request, without a traceback in the terminal."""
+    return gr.Error(text, print_exception=False)
 
 
 def _hostname(host: str) -> str:
@@ -238,7 +252,7 @@ def _look(
 ) -> dict[str, tuple[tuple[Guess, ...], Evidence]]:
     """Each network's guesses for an image, best first, and the evidence for them."""
     if noise not in (0, *SEVERITIES):
-        raise gr.Error(f"The noise is a whole number from 0 to {SEVERITIES[-1]}.")
+        raise _refusal(f"The noise is a whole number from 0 to {SEVERITIES[-1]}.")
     try:
         image = open_image(path, "the image", formats=FORMATS)
         looks = {}
@@ -254,7 +268,7 @@ def _look(
             (guesses,) = best(found.probabilities[None], TOP, names)
             looks[name] = guesses, found
     except SenetzooError as error:
-        raise gr.Error(" ".join(str(error).splitlines())) from None
+        raise _refusal(" ".join(str(error).splitlines())) from None
     return looks
 
 
@@ -262,25 +276,39 @@ def _show(models: Mapping[str, Classifier], path: str | None, noise: float) -> l
     """The values of the page's output components."""
     if path is None:
         return ["", *[None, ""] * len(models)]
+    try:
+        looks = _look(models, path, noise)
+    except gr.Error as error:
+        # Raised, it would leave the answers for the previous image beside this one.
+        return [f'<p role="alert">{escape(error.message)}</p>', *[None, ""] * len(models)]
     values: list[Any] = []
     says: list[str] = []
-    for name, (guesses, found) in _look(models, path, noise).items():
+    for name, (guesses, found) in looks.items():
         says.append(f"{name} says {guesses[0].name}, {100 * guesses[0].probability:.1f} %")
         values += [
             {guess.name: guess.probability for guess in guesses},
             figures("the image", guesses[0].name, found) + gates_table(found),
         ]
-    return [f'<p role="status">{"; ".join(says)}.</p>', *values]
+    return [f'<p role="status">{escape("; ".join(says))}.</p>', *values]
 
 
 def _parameters(model: Classifier) -> int:
     return sum(p.numel() for p in model.parameters())
 
 
+def _classes(model: Classifier) -> str:
+    """Number and first names of the classes, in Markdown."""
+    names = class_names(model)
+    text = printable(listed(names))
+    # Names may have characters that mean something in Markdown or HTML.
+    text = re.sub("[^A-Za-z0-9 ,.]", lambda found: f"&#{ord(found[0])};", text)
+    return f"{len(names):,} classes: {text}"
+
+
 def _answer(models: Mapping[str, Classifier], path: str | None, noise: float) -> dict[str, Any]:
     """The result of the endpoint."""
     if path is None:
-        raise gr.Error("There is no image.")
+        raise _refusal("There is no image.")
     return {
         "noise": int(noise),
         "networks": [

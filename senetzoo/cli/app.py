@@ -50,12 +50,14 @@ def command(
       senetzoo app --model resnet20 --model se_resnet20 --port 8000
       senetzoo app --json
     """
+    from senetzoo.train.stop import signals
     from senetzoo.zoo import config, load
 
     for name in names:
         config(name)  # raises for an unknown name
     echo(f"loading {' and '.join(names)} ...", err=True)
-    with tempfile.TemporaryDirectory(prefix="senetzoo-") as folder:
+    # So that uploads are deleted on SIGTERM and SIGHUP too.
+    with signals(_interrupt), tempfile.TemporaryDirectory(prefix="senetzoo-") as folder:
         # gradio's default folder for uploads can be read by other users of this machine.
         os.environ["GRADIO_TEMP_DIR"] = folder
         try:
@@ -76,6 +78,10 @@ def command(
             app.close(verbose=False)
             # It waits 5 s for requests to end; Python can abort if it exits while torch still runs.
             app.server.thread.join()
+
+
+def _interrupt() -> None:
+    raise KeyboardInterrupt
 
 
 def _serve(app: gradio.Blocks) -> None:

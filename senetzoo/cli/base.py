@@ -7,7 +7,7 @@ import importlib
 import pkgutil
 import sys
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import click
@@ -34,12 +34,35 @@ class OneOf(click.Choice):  # type: ignore[type-arg]  # not generic in older ver
         return f"{message} {nearest(str(value), self.choices)}".rstrip()
 
 
+class _Formatter(click.HelpFormatter):
+    """A formatter that breaks no line inside ``hf-hub:OWNER/NAME``."""
+
+    # Lines are broken at hyphens, but not at this stand-in for one.
+    def write_text(self, text: str) -> None:
+        super().write_text(text.replace("hf-hub:", "hf\0hub:"))
+
+    def write_dl(
+        self, rows: Iterable[tuple[str, str]], col_max: int = 30, col_spacing: int = 2
+    ) -> None:
+        kept = [(first, second.replace("hf-hub:", "hf\0hub:")) for first, second in rows]
+        super().write_dl(kept, col_max, col_spacing)
+
+    def getvalue(self) -> str:
+        return super().getvalue().replace("\0", "-")
+
+
+class _Context(click.Context):
+    formatter_class = _Formatter
+
+
 class _Program(click.Command):
     """A command or group that lists its exit codes and exits with 130, silently, on Ctrl-C.
 
     If its output can't be written, it exits with 1 and a one-line error. `exits` has the meanings
     of exit codes that differ from `EXITS`.
     """
+
+    context_class = _Context
 
     def __init__(self, *args: Any, exits: Mapping[int, str] | None = None, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -80,9 +103,25 @@ class SenetzooCommand(_Program):
         kwargs["context_settings"] = names | (kwargs.get("context_settings") or {})
         super().__init__(*args, **kwargs)
 
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        try:
+            return super().parse_args(ctx, args)
+        except click.NoSuchOption as error:
+            if not any("--set" in param.opts for param in self.params):
+                raise
+            from senetzoo.train.recipe import Recipe
+
+            name = error.option_name.lstrip("-").replace("-", "_")
+            if name not in Recipe.__dataclass_fields__:
+                raise
+            text = f"No such option {error.option_name!r}. Type --set {name}=VALUE"
+            raise click.UsageError(text, ctx) from None
+
     def invoke(self, ctx: click.Context) -> Any:
         try:
             with warnings.catch_warnings():
+                # Pillow's, of an image that gets an error of ours.
+                warnings.filterwarnings("ignore", "Image size .* decompression bomb")
                 warnings.showwarning = lambda text, *_, **__: echo(f"warning: {text}", err=True)
                 return super().invoke(ctx)
         except SenetzooError as error:

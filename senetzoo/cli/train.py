@@ -163,6 +163,11 @@ def command(
 ) -> None:
     """Train a network, or all networks of an experiment, with RECIPE.
 
+    The recipes are digits, cifar_small, cifar10_resnet, cifar10_four_nets, cifar10_stem,
+    cifar10_at_224, cifar10_noisy_train, cifar10_depth, flowers_small, flowers_depth,
+    flowers_key_drop, imagenet_rsb_a3, imagenet_se, ablation_positions, ablation_gates,
+    ablation_reduction, ablation_stages and cifar100_attention.
+
     Running the same command again resumes an interrupted run and skips finished ones.
 
     With --json, each finished run prints a line with "run" (its folder) and its results.

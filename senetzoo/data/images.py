@@ -193,8 +193,8 @@ def _identified(data: bytes, name: str, formats: tuple[str, ...] | None) -> Imag
     except (PILImage.DecompressionBombError, PILImage.DecompressionBombWarning):
         raise DataError(
             f"Can't read {name}.",
-            f"It has more than {PILImage.MAX_IMAGE_PIXELS} pixels.",
-            "Make it smaller, or raise PIL.Image.MAX_IMAGE_PIXELS if you trust it",
+            f"It has more than {PILImage.MAX_IMAGE_PIXELS:,} pixels.",
+            "Make it smaller; in Python, you can raise PIL.Image.MAX_IMAGE_PIXELS",
         ) from None
     except UnidentifiedImageError:
         raise DataError(
