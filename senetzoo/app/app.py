@@ -302,7 +302,7 @@ def _classes(model: Classifier) -> str:
     text = printable(listed(names))
     # Names may have characters that mean something in Markdown or HTML.
     text = re.sub("[^A-Za-z0-9 ,.]", lambda found: f"&#{ord(found[0])};", text)
-    return f"{len(names):,} classes: {text}"
+    return f"{len(names):,} class{'es' * (len(names) != 1)}: {text}"
 
 
 def _answer(models: Mapping[str, Classifier], path: str | None, noise: float) -> dict[str, Any]:
