@@ -7,6 +7,7 @@ import math
 import re
 import shlex
 import shutil
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -221,6 +222,16 @@ def test_positions_against_the_first_arm(empty: None, tmp_path: Path) -> None:
         "comparisons together, by Dunnett's test. No difference from plain is shown for: pre.\n"
         in text
     )
+
+
+def test_variants_with_few_seeds_are_named() -> None:
+    made = Counter(
+        path.parent.name.rpartition("-")[0]
+        for path in ROOT.glob("benchmarks/records/runs/cifar100_attention/*/log.jsonl")
+    )
+    few = [name for name in RECIPES["cifar100_attention"].variants if made[name] < 3]
+    said = f"Not finished, with fewer than 3 seeds: {', '.join(few)}."
+    assert (said in ablation.attention()) == bool(few)
 
 
 def test_costs_name_every_variant(empty: None, tmp_path: Path) -> None:

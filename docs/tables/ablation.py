@@ -221,7 +221,7 @@ def attention() -> str:
     text = (
         f"With the noise that was planned for before the first run, a standard deviation of "
         f"{_PLANNED} points, four comparisons in five find a true difference of "
-        f"{_detectable(variants, 3):.2f} points with 3 seeds of each variant, of "
+        f"{_detectable(variants, _LEAST):.2f} points with {_LEAST} seeds of each variant, of "
         f"{_detectable(variants, seeds):.2f} with {seeds}; the comparison fixed beforehand finds "
         f"{_detectable(2, seeds):.2f} with {seeds}.\n\n{ablation(found)}"
     )
@@ -234,9 +234,17 @@ def attention() -> str:
             f"one run each, differs by {_PUBLISHED:+.2f} points, "
             f"{'inside' if low <= _PUBLISHED <= high else 'outside'} this interval.\n"
         )
+    made = _accuracies(found)
+    if few := [name for name in recipe.variants if len(made.get(name, ())) < _LEAST]:
+        text += (
+            f"\nNot finished, with fewer than {_LEAST} seeds: {', '.join(few)}. What the table "
+            "says of these can still change.\n"
+        )
     return text
 
 
+# Seeds that were planned for each variant.
+_LEAST = 3
 # Standard deviation of a run that was planned with, and the difference of pytorchcv's errors, 29.64
 # and 28.54 %; both in points.
 _PLANNED, _PUBLISHED = 0.4, 1.10
