@@ -293,11 +293,11 @@ def test_a_finished_run_is_not_that_of_other_data(
     assert typed(*command, tmp_path / "A").exit_code == 0
     again = typed(*command, tmp_path / "A")
     assert again.exit_code == 0
-    assert "finished, test accuracy" in again.output
+    assert "finished, validation accuracy" in again.output
     for other in ("B", "nowhere"):
         result = typed(*command, tmp_path / other)
         assert result.exit_code == 2
-        assert "finished, test accuracy" not in result.output
+        assert "finished, validation accuracy" not in result.output
     noise(40, 40).save(tmp_path / "A" / "train" / "a" / "0.png")
     result = typed(*command, tmp_path / "A")
     assert result.exit_code == 2

@@ -143,7 +143,8 @@ def test_the_quick_form_runs(
         assert logits.shape == (end["test_images"], len(first["data"]["classes"]))
     again = CliRunner().invoke(command, arguments)
     assert again.exit_code == 0
-    assert again.stdout.count("finished, test accuracy") == len(variants or [""])
+    part = "validation" if source is not None and (source / "val").is_dir() else "test"
+    assert again.stdout.count(f"finished, {part} accuracy") == len(variants or [""])
 
 
 def test_samples_of_real_data_train(sample: Callable[[str], Path], tmp_path: Path) -> None:
