@@ -88,7 +88,6 @@ def main(data: Path, out: Path, calibration: int, limit: int | None) -> None:
                 "test_images": len(test.labels),
                 "differs_from_fp32": int((found != exact).sum()),
                 "calibration_images": len(ranges) if dtype == "int8" else None,
-                "note": engine.caveat(torch.device("cpu"), dtype),
                 "seconds": round(time.perf_counter() - start, 1),
                 "machine": machine(),
                 "cpu_flags": cpu_flags(),

@@ -14,7 +14,7 @@ R = TypeVar("R")
 
 
 class SenetzooError(Exception):
-    """Base of the errors about what was given: names, values, files, images, networks."""
+    """Base of the errors about what was given, missing packages, and runs that can't continue."""
 
     def __init__(self, asked: str, true: str = "", remedy: str = "") -> None:
         super().__init__("\n".join(line for line in (asked, true, remedy) if line))

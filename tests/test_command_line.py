@@ -357,6 +357,7 @@ def test_every_command_is_tried_with_wrong_input() -> None:
         (("train", "digts"), "Did you mean 'digits'?"),
         (("train", "digits", "--epochs", "3"), "'--epochs'. Type --set epochs=VALUE"),
         (("train", "digits", "--keep=best"), "'--keep'. Type --set keep=VALUE"),
+        (("finetune", "photos", "--data", "x"), "No such option '--data'.\n"),
         (("train", "digits", "--set", "bath=3"), "Did you mean 'batch'?"),
         (("train", "cifar10_four_nets", "--only", "lent"), "Did you mean 'lenet'?"),
         (("bench", "--model", "lenet5", "--engine", "inducter"), "Did you mean 'inductor'?"),

@@ -115,6 +115,12 @@ def test_values_fill_their_range(gate: str) -> None:
     assert max(float((e.high / e.top).max()) for e in found) > 0.7
 
 
+def test_gates_without_a_bound_have_one_as_their_top() -> None:
+    for gate in ("gc", "gc(init=identity)", "nonlocal", "shuffle"):
+        found = excitations(network(senetzoo.policy(gate)), pairs(images(7, 3, 8, 8)), classes=5)
+        assert {excitation.top for excitation in found.values()} == {1.0}
+
+
 def made(low: list[float], high: list[float], top: float) -> Excitation:
     none = torch.zeros(len(low))
     ends = torch.tensor(low), torch.tensor(high)

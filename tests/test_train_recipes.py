@@ -34,6 +34,7 @@ from senetzoo.train.batches import Batches
 from senetzoo.train.data import Data, load_data, make_data
 from senetzoo.train.recipe import Options, Recipe
 from senetzoo.train.recipes import RECIPES
+from senetzoo.train.run import Trainer
 
 # Variants that run by default, with smaller networks instead of theirs; --slow runs all.
 FIRST = {
@@ -145,6 +146,24 @@ def test_the_quick_form_runs(
     assert again.exit_code == 0
     part = "validation" if source is not None and (source / "val").is_dir() else "test"
     assert again.stdout.count(f"finished, {part} accuracy") == len(variants or [""])
+
+
+def test_what_the_last_epoch_was_tested_on_is_not_tested_again(
+    data: Callable[[str], Path | None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tested: list[object] = []
+    real = Trainer.test
+
+    def spy(self: Any, network: Any, size: int, images: Any) -> Any:
+        tested.append(images)
+        return real(self, network, size, images)
+
+    monkeypatch.setattr(Trainer, "test", spy)
+    words = ["imagenet_se", "--quick", "--set", "model=resnet20", "--data", str(data("folder"))]
+    result = CliRunner().invoke(command, [*words, "--out", str(tmp_path / "run")])
+    assert result.exit_code == 0, result.output
+    (end,) = log_of(tmp_path / "run", "end")
+    assert (end["part"], len(tested)) == ("val", 1)
 
 
 def test_samples_of_real_data_train(sample: Callable[[str], Path], tmp_path: Path) -> None:

@@ -219,7 +219,7 @@ def _beside(setting: dict[str, Any], results: list[dict[str, Any]]) -> Iterator[
 
 
 def _speed(images: float) -> str:
-    return f"{images:#,.4g}" if images < 1000 else f"{images:,.0f}"
+    return f"{images:#,.4g}" if images < 999.5 else f"{images:,.0f}"
 
 
 def _paired(one: dict[str, Any] | None, other: dict[str, Any] | None) -> str:

@@ -112,7 +112,8 @@ class SenetzooCommand(_Program):
             from senetzoo.train.recipe import Recipe
 
             name = error.option_name.lstrip("-").replace("-", "_")
-            if name not in Recipe.__dataclass_fields__:
+            # Commands have their own options for these.
+            if name not in Recipe.__dataclass_fields__ or name in ("name", "data", "model"):
                 raise
             text = f"No such option {error.option_name!r}. Type --set {name}=VALUE"
             raise click.UsageError(text, ctx) from None

@@ -59,6 +59,10 @@ class GlobalContext(GateModule):
         self.fc2 = nn.Linear(width, channels)
         self.draw(self.mask, self.fc1, last=[self.fc2])
 
+    @property
+    def top(self) -> float:
+        return super().top if self.spec.fusion == "scale" else 1.0
+
     def forward(self, x: Tensor) -> Tensor:
         pixels = self.turned(x).flatten(2).transpose(1, 2)
         context = (self.mask(pixels).softmax(1).transpose(1, 2) @ pixels).flatten(1)

@@ -70,6 +70,7 @@ def _listed(runs: Sequence[Run], recipes: Sequence[Mapping[str, str]]) -> str:
     for number, recipe in enumerate(recipes, 1):
         names = [run.name for run in runs if run.recipe == number]
         own = {name: v for name, v in recipe.items() if most.get(name) != v}
+        own |= {name: "not recorded" for name in most if name not in recipe}
         text = _text(own) or ("as most" if recipe else "as the default")
         listed.append(
             f"recipe {number} ({', '.join(names[:3])}{', ...' * (len(names) > 3)}): {text}"

@@ -35,12 +35,13 @@ class Data:
 
     Args:
         train: The training images: in memory, in files, or a stream.
-        test: The test images.
+        test: The images that the result is of; if test images are missing or for `eval` only, those
+            of `validation`.
         mean: Mean of each channel, in units of the full range.
         std: Standard deviation of each channel, in units of the full range.
         count: Training images in an epoch.
         title: Name of the data, for records.
-        validation: Images held out from training to select an epoch; None if none is selected.
+        validation: The images that epochs are tested on; None if these are the test images.
     """
 
     train: TrainImages

@@ -145,7 +145,9 @@ class Trainer:
                     tested = self._epoch()
                 if self.best is not None:
                     self.final.load_state_dict(self.best.state)
-                if self.best is not None or tested is None or self.data.validation is not None:
+                held = self.data.validation
+                other = held is not None and held is not self.data.test
+                if self.best is not None or tested is None or other:
                     tested = self.test(self.final, recipe.final_size, self.data.test)
             except RuntimeError as error:
                 if (died := worker_error(error)) is not None:
