@@ -159,10 +159,11 @@ def test_what_the_last_epoch_was_tested_on_is_not_tested_again(
         return real(self, network, size, images)
 
     monkeypatch.setattr(Trainer, "test", spy)
-    words = ["imagenet_se", "--quick", "--set", "model=resnet20", "--data", str(data("folder"))]
+    words = ["imagenet_se", "--quick", "--only", "resnet50", "--data", str(data("folder"))]
+    words += ["--set", "model=resnet20", "--seed", "0"]
     result = CliRunner().invoke(command, [*words, "--out", str(tmp_path / "run")])
     assert result.exit_code == 0, result.output
-    (end,) = log_of(tmp_path / "run", "end")
+    (end,) = log_of(tmp_path / "run" / "resnet50-0", "end")
     assert (end["part"], len(tested)) == ("val", 1)
 
 
