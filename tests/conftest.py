@@ -99,9 +99,14 @@ def pytest_configure(config: pytest.Config) -> None:
     # Then tests, timm and pytorchcv can import it too, whether its operators load or not.
     import_torchvision()
     gc.disable()
-    # Background jobs of a shell ignore Ctrl-C, and so would subprocesses of the tests.
-    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
-        signal.signal(signal.SIGINT, signal.default_int_handler)
+    # Background jobs of a shell ignore Ctrl-C, jobs of nohup SIGHUP, and so would subprocesses of
+    # the tests.
+    for number, usual in (
+        (signal.SIGINT, signal.default_int_handler),
+        (signal.SIGHUP, signal.SIG_DFL),
+    ):
+        if signal.getsignal(number) is signal.SIG_IGN:
+            signal.signal(number, usual)
 
 
 def pytest_collection_finish() -> None:
