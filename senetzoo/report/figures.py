@@ -117,6 +117,14 @@ def lines(runs: Sequence[Run]) -> dict[str, list[Run]]:
     return found
 
 
+def tested_on(runs: Sequence[Run], what: str) -> str:
+    """The images whose ``"loss"`` or ``"accuracy"`` is recorded for epochs; empty if none are."""
+    parts = {"val": "validation", "test": "test"}
+    return " or ".join(
+        part for key, part in parts.items() if any(run.series(f"{key}_{what}") for run in runs)
+    )
+
+
 def curves(runs: Sequence[Run]) -> list[Plot]:
     """Loss, accuracy and learning rate by epoch: the mean over seeds, and the range."""
     found = lines(runs)
@@ -138,9 +146,7 @@ def curves(runs: Sequence[Run]) -> list[Plot]:
         axes.set_xlabel("epoch")
         axes.set_ylabel(unit)
 
-    measured = {"val_loss": "validation", "test_loss": "test"}
-    parts = [part for key, part in measured.items() if any(run.series(key) for run in runs)]
-    solid = f"solid: {' or '.join(parts)} images; " if parts else ""
+    solid = f"solid: {on} images; " if (on := tested_on(runs, "loss")) else ""
     both = f"({solid}dashed: training images)"
     # Epochs have values for the validation images if there are any, else for the test images.
     loss = {"train_loss": "--", "test_loss": "-", "val_loss": "-"}

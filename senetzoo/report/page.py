@@ -115,8 +115,7 @@ def _notes(runs: Sequence[Run], part: str, comparison: Differences) -> dict[str,
     data = ", ".join(dict.fromkeys(str(run.header["data"]["name"]) for run in runs))
     versions = dict.fromkeys(str(run.header["environment"]["senetzoo"]) for run in runs)
     known = sum(bool(run.by_class) for run in runs)
-    keys = {"test": "test_accuracy", "validation": "val_accuracy"}
-    between = [name for name, key in keys.items() if any(run.series(key) for run in runs)]
+    between = figures.tested_on(runs, "accuracy")
     return {
         "runs": f"{counted(len(runs), 'run')} on {data}, made by senetzoo "
         f"{', '.join(versions)}. Accuracies are those of {kept}, with Wilson's 95 % interval. The "
@@ -138,7 +137,7 @@ def _notes(runs: Sequence[Run], part: str, comparison: Differences) -> dict[str,
         "seeds, so they do not show which network is better: senetzoo compare trains several seeds "
         "of each.",
         "bands": "Lines: the mean over a variant's seeds; bands: their range.",
-        "fluctuation": f"How much the {' or '.join(between) or part} accuracy changes from one "
+        "fluctuation": f"How much the {between or part} accuracy changes from one "
         "tested epoch to the next in the second half of a run, in points.",
         "classes": f"{part.capitalize()} accuracy in % by class."
         + f" {known} of {counted(len(runs), 'run')} recorded it." * (known < len(runs)),
