@@ -50,7 +50,8 @@ REMEDY = "Give another folder, or delete this one and train again"
 class _Sometimes(TypedDict, total=False):
     """Fields that not all versions wrote. Version 0.1.0 called a variant ``arm``.
 
-    ``part`` says that the results are for the validation images, because there are no test images.
+    ``part`` says that the results are for the validation images: there are no test images, or the
+    run left them to ``senetzoo eval``.
     ``own`` has the versions of a network's own classes by name (`senetzoo.own.versions`).
     """
 

@@ -146,8 +146,8 @@ def load(
 ) -> Classifier:
     """Load a network with its weights, ready to use.
 
-    Like `create`, but a name without a tag and without `weights` gets its default weights. Nothing
-    in the files is executed or unpickled.
+    Like `create`, but a name without a tag and without `weights` gets its default weights. No code
+    in the files is executed: they are safetensors, or read with ``weights_only=True``.
 
     Args:
         reference: A name, a folder written by `save` or a training run, or a repository.
@@ -168,9 +168,9 @@ def load(
         The network in eval mode; ``model.load_report`` says which weights it has.
 
     Raises:
-        ConfigError: An option has an invalid value.
+        ConfigError: Unknown name, tag or value.
         PolicyError: The policy can't be parsed or doesn't fit the network.
-        WeightsError: There is no such network, or its files are damaged.
+        WeightsError: There is no such folder or repository, or its files are damaged.
     """
     default = weights is None and not is_saved(reference) and split(str(reference))[1] is None
     return create(

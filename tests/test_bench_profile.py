@@ -21,6 +21,7 @@ from senetzoo.bench.profile import Part, Profile, grouped, profile
 from senetzoo.bench.report import profile_text
 from senetzoo.bench.timing import Backend, BenchmarkCase, Settings
 from senetzoo.cli.bench import command as bench
+from senetzoo.deploy.engines import Dtype
 from senetzoo.errors import ConfigError
 
 ONCE = Settings(batch=1, rounds=1, warmup=0)
@@ -313,14 +314,15 @@ def test_nodes_of_openvino() -> None:
     assert profile_text(result).startswith("small (openvino, fp32), batch 2 of 16 px: ")
 
 
-def test_engines_without_a_profile() -> None:
+@pytest.mark.parametrize(("dtype", "instead"), [("fp32", "eager"), ("int8", "openvino")])
+def test_engines_without_a_profile(dtype: Dtype, instead: str) -> None:
+    backend = Backend("onnxruntime", dtype)
     assert message(
-        lambda: profile(BenchmarkCase("small", Small(), (3, 16, 16), Backend("onnxruntime")), ONCE),
-        ConfigError,
+        lambda: profile(BenchmarkCase("small", Small(), (3, 16, 16), backend), ONCE), ConfigError
     ) == (
         "onnxruntime can't be profiled.\n"
         "Profiles exist for eager, inductor, openvino.\n"
-        "Type: --profile --engine eager"
+        f"Type: --profile --engine {instead}"
     )
 
 

@@ -611,7 +611,10 @@ def test_a_part_of_the_data_by_name(published: str, tmp_path: Path) -> None:
         return int(json.loads(done.stdout)["images"])
 
     assert [count(), *(count("--split", s) for s in ("train", "val", "test"))] == [2, 6, 4, 2]
-    assert "has no all split" in run(published, tmp_path, "--split", "all").stderr
+    assert run(published, tmp_path, "--split", "all").stderr.splitlines()[1:] == [
+        "It has train, val, test.",
+        "Ask for one of these",
+    ]
 
 
 def test_wrong_files_are_named_with_how_sure(published: str, colors: Path, tmp_path: Path) -> None:

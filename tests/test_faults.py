@@ -52,7 +52,7 @@ from senetzoo.nn.classifier import Classifier
 from senetzoo.nn.counting import count
 from senetzoo.nn.preprocessing import CIFAR10
 from senetzoo.nn.provenance import provenance
-from senetzoo.train import batches
+from senetzoo.train import batches, evaluate
 
 T = TypeVar("T")
 U = TypeVar("U")
@@ -430,14 +430,19 @@ ENDS: dict[str, tuple[Callable[[], object], str]] = {
 
 
 @pytest.mark.skipif(not hasattr(signal, "SIGBUS"), reason="has no such signals")
-@pytest.mark.parametrize("end", ENDS)
+@pytest.mark.parametrize(("end", "testing"), [*((end, False) for end in ENDS), ("no memory", True)])
 def test_a_worker_that_does_not_go_on_ends_the_run_with_its_state_saved(
-    end: str, tmp_path: Path, typed: Callable[..., Result], monkeypatch: pytest.MonkeyPatch
+    end: str,
+    testing: bool,
+    tmp_path: Path,
+    typed: Callable[..., Result],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     act, said = ENDS[end]
     before = multiprocessing.active_children()  # of other tests in this process
     pictures(tmp_path / "D", "ab")
-    command = (*FOLDER, "--set", "phases=((32,2),)", "--data", tmp_path / "D")
+    command = (*FOLDER, "--set", "phases=((32,2),)", "--set", "test_every=1")
+    command = (*command, "--data", tmp_path / "D")
     plain = batches._read
 
     def read(recipe: Any, seed: int, images: Any, item: tuple[Any, ...]) -> Any:
@@ -445,13 +450,19 @@ def test_a_worker_that_does_not_go_on_ends_the_run_with_its_state_saved(
             act()
         return plain(recipe, seed, images, item)
 
+    def fail(*_: object) -> Any:
+        act()
+
     with monkeypatch.context() as patch:
-        patch.setattr(batches, "_read", read)
+        if testing:
+            patch.setattr(evaluate, "_file", fail)
+        else:
+            patch.setattr(batches, "_read", read)
         patch.setattr(batches, "PATIENCE", 2)
         result = typed(*command, "--workers", "1", "--out", tmp_path / "run")
     assert result.exit_code in (1, 2)
     assert said in result.output
-    assert "epoch 1 is saved" in result.output
+    assert f"epoch 1{', step 2' * testing} is saved" in result.output
     assert "Type the same command again to resume" in result.output
     assert "Traceback" not in result.output
     assert not [p for p in multiprocessing.active_children() if p not in before]

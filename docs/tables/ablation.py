@@ -12,7 +12,6 @@ import statistics
 
 import numpy as np
 
-from senetzoo.nn.counting import parameters
 from senetzoo.report.figures import draw_differences
 from senetzoo.report.paired import Paired, against, paired
 from senetzoo.report.run import Run, find
@@ -391,10 +390,8 @@ def costs() -> str:
     if not records:
         return "None is recorded yet.\n"
     first = next(iter(names))
-    # The benchmarked networks have 10 classes.
-    plain = parameters(RECIPES["cifar100_attention"].recipe.build(100, 3, 0))
     rows = [
-        [name, f"{sizes[model] - sizes[first]:+,d}" if model != first else f"{plain:,}"]
+        [name, f"{sizes[model] - sizes[first]:+,d}" if model != first else f"{sizes[first]:,}"]
         + [by_model[model] for by_model in speeds.values()]
         for model, name in names.items()
     ]

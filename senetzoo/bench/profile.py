@@ -95,7 +95,7 @@ def check_engines(backends: Sequence[Backend]) -> None:
             raise ConfigError(
                 f"{backend.engine} can't be profiled.",
                 f"Profiles exist for {', '.join(ENGINES)}.",
-                "Type: --profile --engine eager",
+                f"Type: --profile --engine {'openvino' if backend.dtype == 'int8' else 'eager'}",
             )
         if backend.streams > 1:
             raise ConfigError(

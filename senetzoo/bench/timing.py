@@ -172,7 +172,8 @@ def measure(
     would keep all neighbors but one.
 
     Modules run in eval mode, without gradients. Each does at least one untimed forward pass before
-    the warm-up (where compilation happens), and one after the rounds for the memory.
+    the warm-up (where compilation happens), and, where its memory can be measured, one after the
+    rounds.
 
     Args:
         cases: What to measure.

@@ -215,7 +215,7 @@ def compared(
         raise ConfigError(
             f"The recipe {base.name} is already an experiment.",
             f"Its variants are {', '.join(base.variants)}.",
-            "Give a recipe of a single run: --recipe cifar_small",
+            "Leave --recipe out, or give a recipe of a single run",
         )
     variants = {PLAIN: {"model": model}}
     for policy in policies:

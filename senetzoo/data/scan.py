@@ -53,8 +53,8 @@ class Problem:
             ``"two labels"`` (same bytes as an image of another class; neither is kept); ``"two
             splits"`` (same bytes as an image of ``val`` or ``test``, which is kept there).
         file: Path relative to the folder of the data, with slashes; or a name of the image.
-        split: The file's split; empty for unsupported files.
-        label: Name of its class; empty for unsupported files.
+        split: The file's split; empty for unsupported files, but for names that aren't UTF-8.
+        label: Name of its class; empty where the split is.
         detail: What is wrong, or the file that it is a copy of.
     """
 

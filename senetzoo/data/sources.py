@@ -75,11 +75,14 @@ def open(
     wanted: tuple[Split, ...] = (split,) if split is not None else ("test", "val", "all", "train")
     there = [name for name in wanted if name in readers]
     if not there:
+        whole = "all" in readers
         raise DataError(
             f"{where} has no {wanted[0]} split.",
-            "It has no splits." if "all" in readers else f"It has {', '.join(readers)}.",
+            "It has no splits." if whole else f"It has {', '.join(readers)}.",
             "Name its folders train, val and test, or give a CSV with a column split; the folder "
-            "of a fine-tuned run has one, split.csv",
+            "of a fine-tuned run has one, split.csv"
+            if whole
+            else "Ask for one of these",
         )
     if there[:2] == ["test", "val"]:
         # Some test splits on the Hub have no labels.

@@ -40,7 +40,7 @@ def hold_out(
 
     Raises:
         ConfigError: `part` is not between 0 and 1.
-        DataError: A class has fewer than two distinct images.
+        DataError: A class has a single distinct image.
     """
     if not 0 < part < 1:
         raise ConfigError(

@@ -71,7 +71,8 @@ class Export:
         metadata: Metadata in the file: JSON values, in ONNX and OpenVINO as text.
         errors: The largest difference of the file's logits from the network's, relative to the
             largest of these, by the number of random images (for int8, calibration images) that
-            were used. With the preprocessing inside, the largest difference of a probability.
+            were used. With the preprocessing inside, the largest difference of a probability, on
+            random photographs.
         inside: Whether the file includes the preprocessing and returns probabilities.
         computes: Types of the weights and of the computation, in words.
         beside: Comparison of file and network on labeled images; None without images.

@@ -5,7 +5,7 @@ weight of W reads: for a 1x1 convolution, the average of h; for a padded 3x3 of 
 over h, over its first and last row and column, and its four corners. The layer after the average
 (SE's first, the only one of ESE and cSE, ECA's convolution along the channels) is linear too, and
 both become one small matrix. So the gate is known before the convolution has run, and reads a map
-with fewer channels: a quarter in a ResNet's bottleneck, half in a ResNeXt's.
+with fewer channels: a quarter in a ResNet's bottleneck, half in that of ResNeXt-50 32x4d.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Non-local block.
 
-Wang, Girshick, Gupta, He 2018, "Non-local Neural Networks" (arXiv:1711.07971), Eq. 4 and 6 and
+Wang, Girshick, Gupta, He 2018, "Non-local Neural Networks" (arXiv:1711.07971), Eq. 3 and 6 and
 Section 4.1.
 """
 

@@ -37,8 +37,8 @@ def grad_cam(
             the pooling.
 
     Returns:
-        (N, h, w), in the resolution of the map, nonnegative, in units of the logit times pixels;
-        not normalized, so images can be compared.
+        (N, h, w), in the resolution of the map, nonnegative, in units of the logit; not normalized,
+        so images can be compared.
 
     Raises:
         ConfigError: There is no such class or layer, the images have a wrong shape, or the layer

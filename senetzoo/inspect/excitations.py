@@ -29,14 +29,14 @@ class Excitation:
     """The values of one gate, one for each image and channel.
 
     For gates with one factor per channel, the value is that factor. For gates whose factors differ
-    between pixels (CBAM, scSE, gather-excite, coordinate attention, BAM, SimAM), it is the single
-    factor that best approximates the gate's output, by least squares.
+    between pixels (CBAM and scSE, for example) and for your own gates, it is the single factor that
+    best approximates the gate's output, by least squares.
 
     Args:
         path: Name of the gate in the network.
         gate: Text of the gate.
         top: Upper bound of the gate's values; 1 if they have none (non-local, shuffle attention,
-            global context that is added).
+            global context that is added), and for your own gates.
         counts: (K,), number of images of each class.
         by_class: (K, C), mean of each class; NaN for a class without images.
         mean: (C,), over all images.

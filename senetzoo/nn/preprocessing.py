@@ -30,9 +30,9 @@ class Preprocessing:
     """Resize the shorter side, crop the center, scale to 0..1, normalize.
 
     The shorter side is resized to ``floor(size / crop)`` pixels (`resize`), as in timm, and the
-    center crop is ``size`` x ``size``. "Resize 256, crop 224" is ``crop=224 / 256``; torchvision's
-    V2 weights use ``crop=224 / 232``, its Inception ``size=299, crop=299 / 342``. Pass the
-    quotient, not a rounded decimal.
+    center crop is ``size`` x ``size``. "Resize 256, crop 224" is ``crop=224 / 256``; most of
+    torchvision's V2 weights use ``crop=224 / 232``, its Inception ``size=299, crop=299 / 342``.
+    Pass the quotient, not a rounded decimal.
 
     Args:
         size: Height and width of the result in pixels.

@@ -34,7 +34,7 @@ TensorMap: TypeAlias = Callable[[Tensor], Tensor]
 class Site:
     """One position of one block of one network.
 
-    No two sites of a network have the same stage, block, position and branch.
+    No two sites of a network of the zoo have the same stage, block, position and branch.
 
     Args:
         path: Module name of a gate at this site: ``"layer1.0.slots.standard"``.

@@ -132,7 +132,7 @@ def record(tested: Predictions, data: Data, recipe: Recipe) -> dict[str, Tensor]
     """Content of ``test.safetensors``: logits, labels, and the most confident mistakes.
 
     Returns:
-        ``logits`` (N, classes) in fp16, ``labels`` (N,), ``mistakes`` (M,), which are indices of up
+        ``logits`` (N, classes) in fp32, ``labels`` (N,), ``mistakes`` (M,), which are indices of up
         to 32 images, and their ``images`` (M, H, W, C) in uint8.
     """
     mistakes = tested.worst(_SHOWN)

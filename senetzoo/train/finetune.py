@@ -80,7 +80,8 @@ def finetune(
             class, with or without ``train``, ``val`` and ``test``; a CSV; a data set of the Hub; or
             ``cifar10`` and ``cifar100``, which are fetched.
         model: Initial network, as in `senetzoo.create`. New gates of a policy start as the
-            identity. None for a network of the package that suits the size of the images.
+            identity, if they have one. None for a network of the package that suits the size of
+            the images.
         weights: A weights file for `model`, with the names of this or another library; a head with
             other classes is replaced.
         out: Folder of the run; None for ``runs/<photos>-<model>``.

@@ -208,8 +208,8 @@ class Trainer:
                 self._pause()
                 begun = time.perf_counter()
             self._between_steps = True
-        self._between_steps = False
         record, tested = self._record(number)
+        self._between_steps = False
         if self.accelerator.is_main_process:
             self.progress.epoch(record, recipe.epochs)
             log.add(self.out, "epoch", record)

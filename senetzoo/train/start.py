@@ -43,7 +43,7 @@ class Start:
     """The initial network of fine-tuning.
 
     Args:
-        model: Value for `Recipe.model`, in which new gates start as the identity.
+        model: Value for `Recipe.model`, in which new gates start as the identity, if they have one.
         stem: Value for `Recipe.stem`.
         preprocessing: Preprocessing of the images, with the size to train at.
         features: Number of input features of the head.

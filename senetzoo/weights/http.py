@@ -38,8 +38,8 @@ def download(
     Args:
         url: Address of the file.
         path: Where it goes, if its hash is right.
-        expected: The hash or its start. An interrupted download resumes only if this is given,
-            because otherwise nothing shows whether both parts are from the same file.
+        expected: The hash or its start. A later call resumes an interrupted download only if this
+            is given, because otherwise nothing shows whether both parts are from the same file.
         headers: Further HTTP headers.
         digest: Computes the hash.
 

@@ -74,8 +74,8 @@ def propose(model: nn.Module, example_input: Tensor) -> SiteMap:
         The map; ``unsupported`` says what could not be placed, with the reason. Print it.
 
     Raises:
-        PolicyError: `attach` would refuse the network: it is a `Backbone`, one of this zoo, wrapped
-            or compiled.
+        PolicyError: The network is one of this zoo, which has its own sites, or one that `attach`
+            would refuse: a `Backbone`, wrapped or compiled.
     """
     check_unwrapped(model, "propose")
     check_no_backbone(model, "propose")
