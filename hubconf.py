@@ -23,8 +23,8 @@ def _entry_point(name: str) -> _Any:
     make.__name__ = make.__qualname__ = name
     make.__doc__ = (
         f"{name}: {config.num_classes} classes, {config.in_chans}x{size}x{size} images, "
-        f"gates: {spec.policy}.\n\nOptions: policy, pretrained, num_classes, in_chans, channels, "
-        "stem, dropout, drop_path, seed; see senetzoo.create."
+        f"gates: {spec.policy}.\n\n"
+        "Options: those of senetzoo.create, such as pretrained and policy."
     )
     return make
 

@@ -102,6 +102,12 @@ def pin(
             "Published weights name the commit that they were trained with.",
             "Commit the changes and train again",
         )
+    if recipe.keep != "last":
+        raise ConfigError(
+            f"{run} kept the best epoch.",
+            "The manifest states the accuracy of the last one.",
+            "Train with --set keep=last",
+        )
     base, start, own = split(recipe.model)
     name = f"{base}.{tag}"
     entries = dict(manifest.manifest())

@@ -4,10 +4,10 @@
     python scripts/published_weights.py --check    fails where that would change it
 
 Addresses, inputs and licenses are read from the metadata of the installed torchvision, timm and
-pytorchcv; accuracies that timm does not carry in its package, chenyaofo's table, and the inputs of
-pytorchcv's networks for small images, from `published.json` beside this file, which names their
-sources. Parameters and MACs are counted. What nobody states is
-null: no hash, size or figure is made up. Entries of weights trained here are left as they are.
+pytorchcv; accuracies that timm does not carry in its package, chenyaofo's table, and the
+normalization of his and pytorchcv's networks, from `published.json` beside this file, which names
+their sources. Parameters and MACs are counted. What nobody states is null: no hash, size or figure
+is made up. Entries of weights trained here are left as they are.
 """
 
 from __future__ import annotations
@@ -232,7 +232,7 @@ def from_torchvision() -> Iterator[Found]:
 
 
 def from_timm() -> Iterator[Found]:
-    """The weights of timm's pretrained_cfg: on the Hub, or releases of the legacy networks."""
+    """The weights of timm's pretrained_cfg: on the Hub, or at an address with a hash."""
     import_torchvision()
     import timm
     from timm.models import get_pretrained_cfg
@@ -403,9 +403,9 @@ def chosen(found: list[Found], ours: set[str]) -> set[str]:
 
     Never one whose license excludes commercial use, nor one for other classes than the name's own.
     First those that a hash is known for, and of them those whose accuracy is published:
-    torchvision's first recipe, which all of its networks have, then the SE authors' own, timm's,
-    and pytorchcv's; then those of timm without a hash. Of timm's the tag that it puts first, or
-    where that is ruled out, the most accurate.
+    torchvision's first recipe, which all of its networks have, then the SE authors' own,
+    chenyaofo's, timm's, and pytorchcv's; then those of timm without a hash. Of timm's the tag that
+    it puts first, or where that is ruled out, the most accurate.
     """
     best: dict[str, Found] = {}
     for one in found:

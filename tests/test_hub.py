@@ -58,8 +58,7 @@ def test_hub(tmp_path: Path) -> None:
         assert text.startswith(f"{name}: ")
     assert helps["se_resnet50"] == (
         "se_resnet50: 1000 classes, 3x224x224 images, gates: se.\n\n"
-        "Options: policy, pretrained, num_classes, in_chans, channels, stem, dropout, drop_path, "
-        "seed; see senetzoo.create."
+        "Options: those of senetzoo.create, such as pretrained and policy."
     )
     assert helps["resnet20"].startswith("resnet20: 10 classes, 3x32x32 images, gates: none.\n")
     assert same

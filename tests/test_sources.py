@@ -841,7 +841,7 @@ def test_a_damaged_cached_file_is_set_aside(pantry: Pantry, kind: Kind) -> None:
     bad = real.with_name(f"{real.name}.bad")
     assert [str(warning.message) for warning in said] == [
         f"The weights {tag} in {path} were damaged: sha256 {hash_of(bytes(damaged))}, the "
-        f"manifest has {entry.sha256}. The file was moved to {bad} and is downloaded again."
+        f"manifest has {entry.sha256}. The file was moved to {bad} and is replaced."
     ]
     assert bad.read_bytes() == damaged
     assert located.origin == kind

@@ -11,6 +11,7 @@ import json
 import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -399,6 +400,24 @@ def test_hub_data_is_read_from_disk_and_as_a_stream(tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("offline")
+@pytest.mark.usefixtures("offline")
+def test_reading_local_parquet_files_is_not_reported(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    datasets = pytest.importorskip("datasets")
+    parquet(tmp_path / "train-00000-of-00001.parquet", 2)
+    monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(datasets.config, "HF_UPDATE_DOWNLOAD_COUNTS", True)
+    asked: list[str] = []
+    session = SimpleNamespace(head=lambda address, **_: asked.append(address))
+    monkeypatch.setattr(datasets.load, "get_session", lambda: session)
+    assert len(hub.load(tmp_path, "train")) == 2
+    assert not asked
+    assert datasets.config.HF_UPDATE_DOWNLOAD_COUNTS  # as it was, for other users of the library
+    datasets.load.increase_load_count("parquet")
+    assert len(asked) == 1
+
+
 def test_hub_data_that_can_not_be_used(tmp_path: Path) -> None:
     parquet(tmp_path / "d" / "train.parquet", 4)
     assert message(lambda: hub.load(tmp_path / "d", "test"), DataError) == (

@@ -202,7 +202,7 @@ def test_get_mends_a_folder(pantry: Pantry) -> None:
     assert result.stderr == (
         f"warning: The weights {tag} in {to / f'{tag}.pth'} were damaged: sha256 {hash_of(b'x')}, "
         f"the manifest has {entry.sha256}. The file was moved to {to / f'{tag}.pth.bad'} and "
-        "is downloaded again.\n"
+        "is replaced.\n"
     )
     assert (to / f"{tag}.pth").read_bytes() == pantry.contents[tag]
 

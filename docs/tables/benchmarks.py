@@ -48,7 +48,7 @@ class Row:
 
 
 def machine(*records: dict[str, Any], packages: bool = True) -> str:
-    """Where and how records were measured, a sentence a machine; with what took part."""
+    """Where and how records were measured, a sentence each; with what took part."""
     places = []
     for record in records:
         where, rounds = record["environment"], record["options"]["rounds"]
@@ -104,7 +104,7 @@ def spread(found: dict[str, Any] | None) -> Spread | None:
 
 
 def speed() -> str:
-    """A table for each machine and commit."""
+    """A table for each machine, commit, and set of versions and rounds."""
     parts = []
     rows = speed_rows()
     for where in dict.fromkeys(row.where for row in rows):

@@ -139,9 +139,9 @@ def small() -> str:
     return table([*head, "where"], rows)
 
 
-def _kind(name: str) -> tuple[str, str, str]:
+def _kind(name: str, policy: str = "") -> tuple[str, str, str]:
     entry = ENTRIES[name]
-    return _GATED if entry.policy else _PLAIN.get(entry.family.title, _OTHERS)
+    return _GATED if entry.policy or policy else _PLAIN.get(entry.family.title, _OTHERS)
 
 
 def _imagenet_weights() -> Iterator[tuple[str, Weight]]:
@@ -150,7 +150,7 @@ def _imagenet_weights() -> Iterator[tuple[str, Weight]]:
 
 
 def accuracy_plot(cost: str) -> str:
-    """Top-1 against a cost: every published weight a point, the default ones filled.
+    """Top-1 against a cost: each weight with a published one a point, the default ones filled.
 
     Args:
         cost: ``"params"`` or ``"macs"``.
@@ -165,7 +165,7 @@ def accuracy_plot(cost: str) -> str:
         axes = figure.add_axes((0.1, 0.29, 0.88, 0.69))
         kinds: dict[str, tuple[str, str, str]] = {}
         for name, one in sorted(_imagenet_weights(), key=lambda pair: pair[1].entry.default):
-            kind = _kind(name)
+            kind = _kind(name, one.entry.policy)
             kinds[kind[0]] = kind
             _, color, marker = kind
             filled = one.entry.default
@@ -288,7 +288,7 @@ def _like_timed(name: str) -> list[Weight]:
 
 
 def speed_plot() -> str | None:
-    """Top-1 of every published weight against the measured speed of its network."""
+    """Published top-1 at 224 px against the measured speed of the network."""
     import matplotlib as mpl
     from matplotlib.figure import Figure
     from matplotlib.ticker import MultipleLocator

@@ -177,7 +177,7 @@ def plot() -> str | None:
                 points = [(e["epoch"], value(e)) for e in run.epochs]
                 style = "--" if variant.endswith("56") else "-"
                 axes.plot(*zip(*points, strict=True), style, color=color, lw=1.3, label=variant)
-            if title.startswith("norm"):  # of plain56 it is twenty times the others'
+            if title.startswith("norm"):  # of plain56 it is at first twenty times the others'
                 axes.set_yscale("log")
                 axes.yaxis.set_major_formatter("{x:g}")
             axes.set_title(title, fontsize=8)

@@ -179,7 +179,7 @@ def launch(app: gr.Blocks, host: str | None = None, port: int | None = None) -> 
     except (OSError, UnicodeError):
         raise ConfigError(
             f"The app can't listen on {host}:{port or 'any port'}.",
-            "The port is in use, or the address isn't one of this machine.",
+            "The port is in use or not allowed, or the address isn't one of this machine.",
             "Type --port 0 for a free port, or --host 127.0.0.1 for this machine",
         ) from None
     return str(url)

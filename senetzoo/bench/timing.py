@@ -244,7 +244,7 @@ def random_images(image: tuple[int, int, int], number: int, device: torch.device
 
 MEMORY = (
     "parameters, buffers and images, plus the most that torch's allocator held at once for one "
-    "forward pass; - if memory is not allocated through it"
+    "forward pass; - if memory is not allocated through it, or not recorded (several streams)"
 )
 
 

@@ -196,6 +196,9 @@ def _explained(path: str | Path) -> Iterator[Any]:
         import datasets
     except ImportError:
         raise MissingExtraError("Data from the Hub", "datasets", "train") from None
+    # It reports each use of a reader to a server, even of a local file.
+    counts = datasets.config.HF_UPDATE_DOWNLOAD_COUNTS
+    datasets.config.HF_UPDATE_DOWNLOAD_COUNTS = False
     try:
         yield datasets
     except (OSError, ValueError, RuntimeError) as error:
@@ -207,6 +210,8 @@ def _explained(path: str | Path) -> Iterator[Any]:
             f"{variable} names certificates that can't be read." if variable else first_line(error),
             "Give the name of a data set on the Hub, or a local folder with its parquet files",
         ) from None
+    finally:
+        datasets.config.HF_UPDATE_DOWNLOAD_COUNTS = counts
 
 
 def _columns(features: Any, name: str) -> tuple[str, str, tuple[str, ...]]:

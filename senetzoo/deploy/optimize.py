@@ -111,8 +111,7 @@ class Report:
             f"{chosen.engine}, {self.dtype}, {chosen.layout}"
             + (", 1 stream" if chosen.streams == 1 else "")
             + chosen.how,
-            f"batch norms folded: {done.folded}"
-            + (f", {done.norms} stay after sums or concatenations" if done.norms else ""),
+            f"batch norms folded: {done.folded}" + (f", {done.norms} stay" if done.norms else ""),
             *([f"convolutions folded into parallel ones: {done.branches}"] * bool(done.branches)),
             f"gates that read the input of the convolution before them: {len(done.squeezed)}",
         ]

@@ -28,7 +28,7 @@ class Rewrites:
     Args:
         removed: Operators without effect: dropout, slices of a whole dimension.
         folded: Batch norms folded into the layer before them, or into a parallel one.
-        norms: Batch norms that stay, after a sum or a concatenation.
+        norms: Batch norms that stay, for example after a sum or a concatenation.
         branches: Convolutions folded into a parallel one that they are added to.
         factors: Constant factors folded into the layer before them.
         squeezed: Gates that read the input of the convolution before them instead of its output.

@@ -86,7 +86,7 @@ def _does_not_pay(mean: fx.Node, conv: fx.Node, weight: Tensor, level: bool) -> 
         return "its convolution is 3x3, whose windows differ at the borders"
     read, written = (math.prod(shape(node)[1:]) for node in (conv.all_input_nodes[0], conv))
     if read > written or (read == written and not level):
-        return "its convolution reads as much as it writes"
+        return "its convolution reads at least as much as it writes"
     for user in conv.users:
         if user is not mean and shape(user)[2:] != shape(conv)[2:]:
             return f"its map is read by {operator_name(user)} anyway"

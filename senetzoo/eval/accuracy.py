@@ -252,7 +252,8 @@ def evaluate(
 
     Raises:
         ConfigError: The network is of another library, and `data` or `preprocessing` is missing.
-        DataError: There are no images, one can't be read, or the classes don't match the network's.
+        DataError: There are no images, one of a `LabeledImages` can't be read, or the classes
+            don't match the network's.
         WeightsError: Logits aren't finite.
     """
     if batch < 1:

@@ -81,7 +81,7 @@ def robustness(
         advance: Called after each batch with its number of images, 31 times.
 
     Raises:
-        DataError: There are no images, or one can't be read.
+        DataError: There are no images, or one of a `LabeledImages` can't be read.
         MissingExtraError: SciPy, for the blur, is not installed.
         WeightsError: Logits aren't finite.
     """

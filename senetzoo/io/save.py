@@ -59,8 +59,9 @@ def save(
     """Save a network to a folder, from which `load` restores it.
 
     ``model.safetensors`` has the tensors, each in its own dtype; ``config.json`` has the config,
-    the stem, the gates, the classes, the preprocessing, and the hash of the tensors. A network that
-    senetzoo saved in the folder before is replaced; other files are not touched.
+    the stem, the gates, the classes, the preprocessing, and the hash of the tensors, or with
+    ``format="timm"`` what timm reads. A network that senetzoo saved in the folder before is
+    replaced; other files are not touched.
 
     Args:
         model: A network of this zoo, with any config, stem and gates.

@@ -20,7 +20,7 @@ class Experiment:
         recipe: The common recipe.
         variants: Name of each variant and the fields that it changes; empty for a single run.
         seeds: Seeds that each variant is run with.
-        quick: Fields that ``--quick`` changes, besides training one epoch without compiling.
+        quick: Fields that ``--quick`` changes, besides those that `recipes` shrinks for all.
     """
 
     recipe: Recipe

@@ -78,7 +78,8 @@ def make_optimizer(
 ) -> torch.optim.Optimizer:
     """Make the optimizer of `recipe`; each group has its peak learning rate as ``peak``.
 
-    Norms, biases and gates have no weight decay; Muon trains all convolutions except the first.
+    Norms, biases, gates and layer scales have no weight decay. Muon trains the convolutions that
+    read more than four channels, except those in gates: not the first one, nor depthwise ones.
     Frozen parameters are left out. `fresh` names the parameters that the initial weights don't
     cover.
     """

@@ -93,7 +93,7 @@ class Recipe:
         deterministic: Whether to use deterministic kernels only. On the CPU, kernels are
             deterministic for a fixed number of threads anyway.
         optimizer: ``"sgd"`` (Nesterov), ``"adam"``, ``"adamw"``, ``"lamb"``, or ``"muon"`` for
-            the convolutions and SGD for the rest.
+            the convolutions that `senetzoo.train.optim.make_optimizer` names and SGD for the rest.
         lr: Peak learning rate.
         layer_decay: Learning rate of each stage, and the stem, relative to the next one. The head
             and parameters that the initial weights don't cover have the full learning rate.
@@ -102,9 +102,10 @@ class Recipe:
         muon_lr: Peak relative step size of Muon.
         momentum: Momentum of SGD.
         muon_momentum: Momentum of Muon.
-        weight_decay: Weight decay; not applied to norms, biases, gates and parameters of Muon.
-        warmup: Fraction of the training in which the learning rate rises from 0 to its peak; with
-            ``"one-cycle"``, from 1/25 of it.
+        weight_decay: Weight decay; not applied to norms, biases, gates, layer scales and parameters
+            of Muon.
+        warmup: Fraction of the epochs before the restart in which the learning rate rises from 0 to
+            its peak; with ``"one-cycle"``, from 1/25 of it.
         schedule: Decay of the learning rate after the warmup: ``"linear"`` or ``"cosine"`` to 0,
             ``"one-cycle"`` (Smith and Topin 2017, arXiv:1708.07120; a cosine to 4e-6 of the
             peak), ``"step"``, or ``"constant"``.

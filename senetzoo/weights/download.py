@@ -30,7 +30,7 @@ from senetzoo.weights.manifest import Entry
 def locate(tag: str, entry: Entry) -> VerifiedFile:
     """The checked file of `entry`, downloaded if it isn't on this machine.
 
-    A cached file with a wrong hash is set aside, with a warning, and downloaded again.
+    A cached file with a wrong hash is set aside, with a warning, and replaced.
     """
     entry = cache.completed(tag, entry)
     return _located(tag, entry, *cache.look(tag, entry), lasting=True)
@@ -106,7 +106,7 @@ def _set_aside(tag: str, error: WrongHashError) -> None:
     if bad is not None:
         warnings.warn(
             f"The weights {tag} in {error.path} were damaged: {error.differs}. The file was moved "
-            f"to {bad} and is downloaded again.",
+            f"to {bad} and is replaced.",
             stacklevel=4,
         )
 
