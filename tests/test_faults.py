@@ -441,8 +441,8 @@ def test_a_worker_that_does_not_go_on_ends_the_run_with_its_state_saved(
     act, said = ENDS[end]
     before = multiprocessing.active_children()  # of other tests in this process
     pictures(tmp_path / "D", "ab")
-    command = (*FOLDER, "--set", "phases=((32,2),)", "--set", "test_every=1")
-    command = (*command, "--data", tmp_path / "D")
+    often = ("--set", "phases=((32,2),)", "--set", "test_every=1")
+    command = (*FOLDER, *often, "--data", tmp_path / "D")
     plain = batches._read
 
     def read(recipe: Any, seed: int, images: Any, item: tuple[Any, ...]) -> Any:
