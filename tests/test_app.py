@@ -373,7 +373,10 @@ def hosts(log: Path) -> set[str]:
     return {line for line in lines if line not in ("127.0.0.1", "::1", "localhost", "0.0.0.0")}
 
 
-@pytest.mark.parametrize("stop", STOPPING)
+@pytest.mark.parametrize(
+    "stop",
+    [pytest.param(stop, marks=[pytest.mark.slow] * (stop != signal.SIGTERM)) for stop in STOPPING],
+)
 def test_it_prints_its_address_asks_nobody_and_deletes_uploads_when_stopped(
     tmp_path: Path, photo: Path, stop: signal.Signals
 ) -> None:
