@@ -106,7 +106,7 @@ def fetch(url: str, **headers: str) -> tuple[int, str]:
 # --- Answers -------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("form", ["PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF"])
+@pytest.mark.parametrize("form", ["PNG", "JPEG", "TIFF"])
 def test_it_answers_as_predict(
     client: Client, models: dict[str, Classifier], tmp_path: Path, form: str
 ) -> None:
@@ -195,10 +195,8 @@ EPS = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 10 10\n%%EndComments\nshowpa
     ("body", "text"),
     [
         (b"hello, I am text", NO_IMAGE),
-        (b"<svg xmlns='http://www.w3.org/2000/svg'/>", NO_IMAGE),
         (EPS, NO_IMAGE),
         (picture()[:-200], UNREADABLE + "It is damaged or truncated."),
-        (picture(form="JPEG")[:300], UNREADABLE + "It is damaged or truncated."),
         (
             bomb(),
             UNREADABLE + "It has more than 89,478,485 pixels. "
@@ -206,7 +204,7 @@ EPS = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 10 10\n%%EndComments\nshowpa
         ),
         (b"", UNREADABLE + "The file is empty."),
     ],
-    ids=["text", "svg", "eps", "cut png", "cut jpeg", "bomb", "empty"],
+    ids=["text", "eps", "cut png", "bomb", "empty"],
 )
 def test_files_that_are_no_images(
     client: Client,
@@ -373,7 +371,10 @@ def hosts(log: Path) -> set[str]:
     return {line for line in lines if line not in ("127.0.0.1", "::1", "localhost", "0.0.0.0")}
 
 
-@pytest.mark.parametrize("stop", STOPPING)
+@pytest.mark.parametrize(
+    "stop",
+    [pytest.param(stop, marks=[pytest.mark.slow] * (stop != signal.SIGTERM)) for stop in STOPPING],
+)
 def test_it_prints_its_address_asks_nobody_and_deletes_uploads_when_stopped(
     tmp_path: Path, photo: Path, stop: signal.Signals
 ) -> None:

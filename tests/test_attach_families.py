@@ -51,6 +51,9 @@ FEW = {
     *("swin", "swin_v2", "seresnet", "preact basic", "inception_resnet", "mobilenetv1"),
     *("seresnet20", "convnext", "shufflenet"),
 }
+# One of each way in which a gate is put in: beside a skip that has no module, where maps are
+# flattened, in a unit, in a block that adds its input itself.
+WAYS = ["torchvision basic", "timm swin", "torchvision vgg_bn", "torchvision mobilenet_v3_small"]
 A_FEW = [
     pytest.param(name, marks=[pytest.mark.slow] * (name.partition(" ")[2] not in FEW))
     for name in SMALL
@@ -129,7 +132,7 @@ def test_identity_gates_and_detaching(name: str) -> None:
     assert site_map(twin) == site_map(model)
 
 
-@pytest.mark.parametrize("name", A_FEW)
+@pytest.mark.parametrize("name", WAYS)
 def test_the_trunks_state_dict_still_loads(name: str) -> None:
     model = small(name)
     trunk = copy.deepcopy(model.state_dict())
@@ -142,7 +145,7 @@ def test_the_trunks_state_dict_still_loads(name: str) -> None:
     assert all(".senetzoo_" in f".{key}" for key in own)
 
 
-@pytest.mark.parametrize("name", A_FEW)
+@pytest.mark.parametrize("name", WAYS)
 @pytest.mark.parametrize("training", [False, True])
 def test_an_empty_policy_changes_nothing(name: str, training: bool) -> None:
     model = small(name).train(training)

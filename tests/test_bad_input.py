@@ -13,10 +13,8 @@ from support.networks import message
 from support.weights import RAW, Shelf
 
 from senetzoo import (
-    ECA,
     SE,
     Backbone,
-    Stem,
     attach,
     config,
     create,
@@ -29,7 +27,6 @@ from senetzoo import (
     propose,
     push,
     save,
-    stage,
     transforms,
 )
 from senetzoo.cli import main
@@ -67,7 +64,6 @@ NO_POLICY = (
     "A policy is a gate such as SE(), a combination of them, or senetzoo.policy(text).\n"
     'Type for example: SE().at("pre").on(stage(3)) + ECA()'
 )
-PROBABILITY = "is a number from 0 up to, not including, 1."
 
 CALLS: list[tuple[Callable[[], object], type[SenetzooError], str]] = [
     # Options of gates, and none with a place
@@ -150,23 +146,7 @@ CALLS: list[tuple[Callable[[], object], type[SenetzooError], str]] = [
     (lambda: create("resnet20", pretrained=True, in_chans=-1), ConfigError,
      "ResNet got in_chans=-1.\nin_chans is a whole number of at least 1.\n"
      "Type for example: in_chans=3"),
-    (lambda: create("resnet20", stem="cifra"), ConfigError, "stem='cifra' isn't a stem.\n"
-     "Use 'imagenet', 'cifar', 'deep', one like '3x3/2+pool', or a senetzoo.Stem.\n"
-     "Did you mean 'cifar'?"),
-    (lambda: create("resnet20", stem=any_(7)), ConfigError,
-     "stem=7 isn't a stem.\n"
-     "Use 'imagenet', 'cifar', 'deep', one like '3x3/2+pool', or a senetzoo.Stem."),
-    (lambda: Stem(kernels=(2,), strides=(1,)), ConfigError, "Stem got kernels=(2,).\n"
-     "kernels is a tuple of one or more odd whole numbers of at least 1.\n"
-     "Type for example: kernels=(3,)"),
-    (lambda: create("resnet20", dropout=1), ConfigError,
-     f"ResNet got dropout=1.\ndropout {PROBABILITY}\nType for example: dropout=0.0"),
-    (lambda: create("resnet20", drop_path=-0.1), ConfigError,
-     f"ResNet got drop_path=-0.1.\ndrop_path {PROBABILITY}\nType for example: drop_path=0.0"),
-    (lambda: create("lenet", drop_path=0.1), ConfigError,
-     "LeNet got drop_path=0.1.\nLeNet has no residual branches to drop.\nLeave drop_path out"),
     (lambda: create("lenet", seed=-1), ConfigError, f"seed=-1 isn't a seed.\n{NO_SEED}"),
-    (lambda: create("lenet", seed=any_(1.5)), ConfigError, f"seed=1.5 isn't a seed.\n{NO_SEED}"),
     (lambda: create("lenet", seed=True), ConfigError, f"seed=True isn't a seed.\n{NO_SEED}"),
     (lambda: attach(create("lenet", seed=0), SE(), seed=any_("x")), ConfigError,
      f"seed='x' isn't a seed.\n{NO_SEED}"),
@@ -185,29 +165,9 @@ CALLS: list[tuple[Callable[[], object], type[SenetzooError], str]] = [
     (lambda: create("resnet20+"), PolicyError,
      "'' isn't a policy.\nAt its end: expected the name of a gate.\n"
      "Type for example: se16@pre/s3-4+eca/s1-2"),
-    (lambda: create("resnet20", policy="se16@per"), PolicyError, "'se16@per' isn't a policy.\n"
-     "At 'per': expected a position: pre, standard, post, identity, inner.\n"
-     "Did you mean 'pre'?"),
     (lambda: create("resnet20+se(reduction=4)@pre,post"), PolicyError,
      "'se(reduction=4)@pre,post' isn't a policy.\nAt ',post': a gate has one position.\n"
      "Type: se(reduction=4)@pre+se(reduction=4)@post"),
-    (lambda: create("resnet20+see"), PolicyError, "'see' isn't a policy.\n"
-     "At 'see': 'see' isn't a gate.\nDid you mean 'se'? "
-     "For your own gate: senetzoo.register, or --register MODULE:NAME"),
-    (lambda: create("resnet20", policy=SE() + ECA().on(stage(2))), PolicyError,
-     "se+eca/s2 puts two gates at 3 sites.\n"
-     "The standard position of stage 2 block 1 would get both se and eca.\n"
-     "Select different blocks, or type | instead of + to let the right side win"),
-    (lambda: create("resnet20", policy=SE().on(stage(4))), PolicyError,
-     "se/s4 selects stage 4 of resnet20.\nresnet20 has 3 stages of 3, 3, 3 blocks.\n"
-     "Select a stage from 1 to 3, or stage(-1) for the last"),
-    (lambda: explain("lenet", "se@post"), PolicyError, "se@post matches nothing in lenet.\n"
-     "lenet has the positions pre, standard, not post.\nType for example: @pre"),
-    (lambda: SE(reduction=0), PolicyError, "SE got reduction=0.\n"
-     "reduction is a whole number of at least 1 or a tuple of one or more whole "
-     "numbers of at least 1.\nType for example: reduction=16"),
-    (lambda: ECA(kernel=4), PolicyError, "ECA got kernel=4.\n"
-     "kernel is 0 or an odd whole number of at least 1.\nType for example: kernel=0"),
     (lambda: attach(any_(torch.nn.Linear(2, 2)), SE()), PolicyError, "attach got a Linear.\n"
      "None of its blocks is known. Known are those of many networks of torchvision, timm, "
      "pytorchcv, transformers and ultralytics.\nSay where gates can sit: attach(model, policy, "
@@ -258,13 +218,6 @@ CALLS: list[tuple[Callable[[], object], type[SenetzooError], str]] = [
      "There are no transforms for images with 4 channels.\n"
      "Image files are read as gray (1 channel) or RGB (3 channels).\n"
      "Stack and normalize the channels yourself: the network takes (N, 4, H, W)"),
-    (lambda: create("lenet", seed=0)(torch.zeros(3, 32, 32)), ConfigError,
-     "The network got an input of shape (3, 32, 32).\n"
-     "It takes images of shape (N, 3, H, W).\nType x.unsqueeze(0) for a single image"),
-    (lambda: create("lenet", seed=0)(torch.zeros(1, 1, 32, 32)), ConfigError,
-     "The network got an input of shape (1, 1, 32, 32).\n"
-     "It takes images of shape (N, 3, H, W).\n"
-     "Build it with in_chans=, the number of channels of your images"),
 ]  # fmt: skip
 
 
@@ -298,17 +251,9 @@ COMMANDS: list[tuple[list[str], str]] = [
     (["explain", "resnet2"], "There is no network 'resnet2'.\n"
      "The nearest names are resnet32, resnet26, resnet20.\n"
      "Type for example: resnet32"),
-    (["explain", "resnet5O"], "There is no network 'resnet5O'.\n"
-     "The nearest names are resnet50, resnet56, resnet56a.\nType for example: resnet50"),
-    (["explain", "resnet20.pets_v2"], "There are no weights 'pets_v2' of 'resnet20'.\n"
-     "Its tags are pets_v1.\nDid you mean 'pets_v1'?"),
     (["explain", "lenet", "--policy", "se@post"], "se@post matches nothing in lenet.\n"
      "lenet has the positions pre, standard, not post.\nType for example: @pre"),
-    (["weights", "verify", "resnet2"], "There is no network 'resnet2'.\n"
-     "The nearest names are resnet32, resnet26, resnet20.\n"
-     "Type for example: resnet32"),
     (["weights", "verify", "resnet18"], NO_WEIGHTS),
-    (["predict", "cat.jpg", "--model", "resnet18"], NO_WEIGHTS),
     (["train", "digit"],
      "There is no recipe 'digit'.\nThe recipes are digits, cifar_small, cifar10_resnet, "
      "cifar10_four_nets, cifar10_stem, cifar10_at_224, cifar10_noisy_train, cifar10_depth, "
@@ -322,9 +267,6 @@ COMMANDS: list[tuple[list[str], str]] = [
     (["train", "flowers_small", "--out", "nowhere"],
      "The recipe flowers_small trains on the five kinds of flowers.\nNo folder was given.\n"
      "Type --data FOLDER"),
-    (["bench", "--model", "resnet_20"], "There is no network 'resnet_20'.\n"
-     "The nearest names are resnet20, resnet20a, resnet1202.\n"
-     "Type for example: resnet20"),
 ]  # fmt: skip
 
 
@@ -345,24 +287,17 @@ def test_wrong_commands(
 @pytest.mark.parametrize(
     ("args", "error"),
     [
-        (["lst"], "There is no command 'lst'. Did you mean 'list'?"),
         (["Exprot"], "There is no command 'Exprot'. Did you mean 'export'?"),
         (
             ["zzz"],
             "There is no command 'zzz'. The commands are app, bench, compare, eval, explain, "
             "export, finetune, inspect, list, predict, push, report, train, weights.",
         ),
-        (["weights", "lst"], "There is no command 'lst'. Did you mean 'list'?"),
         (
             ["weights", "zzz"],
             "There is no command 'zzz'. The commands are convert, get, list, show, verify.",
         ),
-        (["explain"], "Missing argument 'NETWORK'."),
         (["predict"], "Missing argument '[NETWORK] IMAGE...'."),
-        (
-            ["train", "digits", "--seed", "one"],
-            "Invalid value for '--seed': 'one' is not a valid integer range.",
-        ),
     ],
 )
 def test_wrong_usage(args: list[str], error: str) -> None:

@@ -191,22 +191,14 @@ def test_scaling_over_batch_and_size() -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--model", "se_resnet19"], "error: There is no network 'se_resnet19'.\n"
-         "The nearest names are se_resnet18, se_resnet16, se_resnet14.\n"
-         "Type for example: se_resnet18\n"),
         (["--model", "resnt*"], "error: No network matches 'resnt*'.\n"
          "* matches any characters, ? matches one.\nDid you mean 'resnet56'?\n"),
-        (["--model", "lenet", "--batch", "0"],
-         "error: bench got batch=0.\nbatch is a whole number of at least 1.\n"
-         "Type for example: batch=32\n"),
         (["--model", "lenet", "--size", "0"],
          "error: Can't measure size=0.\nA size is a number of pixels above 0.\n"),
         (["--model", "lenet", "--size", "16", "--rounds", "1"],
          "error: The network got images of 16x16 pixels.\n"
          "This LeNet takes at least 32x32.\n"
          "Enlarge the images, for example with senetzoo.transforms(model)\n"),
-        (["--model", "lenet", "--size", "32", "--size", "-1"],
-         "error: Can't measure size=-1.\nA size is a number of pixels above 0.\n"),
         (["--model", "lenet", "--engine", "onnxruntime", "--dtype", "bf16"],
          "error: The engine onnxruntime can't compute in 'bf16'.\n"
          "It computes in fp32 and int8.\n"

@@ -193,22 +193,6 @@ def test_wrong_settings(wrong: dict[str, Any], text: str) -> None:
     assert message(lambda: Settings(**wrong), ConfigError).startswith(f"{text}\n")
 
 
-@pytest.mark.parametrize(
-    ("wrong", "text"),
-    [
-        ({"dtype": "fp8"}, "The engine eager can't compute in 'fp8'.\n"
-         "It computes in fp32 and bf16.\nGive one of these, or another engine: dtype='fp32'"),
-        ({"engine": "inductr"}, "There is no engine 'inductr'.\n"
-         "Engines are eager, inductor, onnxruntime, openvino.\nDid you mean 'inductor'?"),
-        ({"engine": "onnxruntime", "dtype": "bf16"},
-         "The engine onnxruntime can't compute in 'bf16'.\n"
-         "It computes in fp32 and int8.\nGive one of these, or another engine: dtype='fp32'"),
-    ],
-)  # fmt: skip
-def test_wrong_backends(wrong: dict[str, Any], text: str) -> None:
-    assert message(lambda: Backend(**wrong), ConfigError) == text
-
-
 @pytest.mark.parametrize("device", ["gpu", "meta", "cpu:x"])
 def test_unknown_device(device: str) -> None:
     assert (

@@ -1,22 +1,15 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
-import torch
 from PIL import Image
 from support.commands import run
-from support.runs import log_of
 from support.weights import Shelf
 
 import senetzoo
 from senetzoo.registry import ENTRIES
-from senetzoo.weights.load import read
-
-ROOT = Path(__file__).resolve().parent.parent
 
 
 def test_version() -> None:
@@ -52,37 +45,6 @@ def test_explain() -> None:
     assert run("explain", "resnet20+se8@pre/s3").output.splitlines()[1:] == text.splitlines()[1:]
     found = json.loads(run("explain", "se_resnet20", "--json").output)
     assert found == senetzoo.explain("se_resnet20").as_dict()
-
-
-def test_train_writes_weights_that_load(tmp_path: Path) -> None:
-    result = run("train", "digits", "--quick", "--out", str(tmp_path / "run"), "--threads", "1")
-    assert result.exit_code == 0
-    (record,) = log_of(tmp_path / "run", "end")
-    assert record["epochs"] == 1
-    assert 0 <= record["test_accuracy"] <= 1
-    summary = json.loads((tmp_path / "run" / "summary.json").read_text(encoding="utf-8"))
-    assert summary["command"] == "senetzoo train digits --seed 0 --quick --threads 1 --out run"
-    state = read(tmp_path / "run" / "model.safetensors")[0]
-    own = senetzoo.create("lenet5", seed=0).state_dict()
-    assert {name: value.shape for name, value in state.items()} == {
-        name: value.shape for name, value in own.items()
-    }
-    assert all(bool(torch.isfinite(value).all()) for value in state.values())
-
-
-def test_as_a_process() -> None:
-    done = subprocess.run(
-        [sys.executable, "-m", "senetzoo.cli", "explain", "resnt18"],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-    )
-    assert (done.returncode, done.stdout) == (2, "")
-    assert done.stderr == (
-        "error: There is no network 'resnt18'.\n"
-        "The nearest names are resnet18, skresnet18, resnet16.\n"
-        "Type for example: resnet18\n"
-    )
 
 
 @pytest.mark.parametrize(

@@ -28,8 +28,8 @@ from senetzoo.nn.classifier import Classifier
 from senetzoo.nn.slots import POSITIONS
 from senetzoo.registry import ENTRIES
 
-# Four that cover both layouts, units and residuals, and all positions; the others take an hour.
-QUICK = ("lenet", "resnet20", "densenet40_12", "swin_t")
+# Three that cover both layouts, units and residuals, and all positions; the others take an hour.
+QUICK = ("lenet", "resnet20", "swin_t")
 # Two stages show of Swin what four do, in a fifth of the time.
 NARROW = {"swin_t": {"depths": (2, 2), "heads": (1, 2), "embed_dim": 32}}
 

@@ -198,7 +198,7 @@ def test_half_precision_is_written_in_fp32(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", [*SMALL.values(), "se_resnet18", "se_swin_t", "resnet50+se8@pre/s3-4+eca/s1-2"]
+    "name", ["lenet", "efficientnet_b0", "se_swin_t", "resnet50+se8@pre/s3-4+eca/s1-2"]
 )
 def test_a_name_builds_the_network_again(name: str) -> None:
     spec = senetzoo.config(name)

@@ -64,11 +64,6 @@ def test_python_examples_run_in_their_order(
         )
 
 
-def test_the_readme_has_examples() -> None:
-    assert len(fences("README.md", "python")) >= 2
-    assert len(fences("README.md", "sh")) >= 2
-
-
 @pytest.mark.parametrize("document", DOCUMENTS)
 def test_shell_examples_name_commands_and_options_that_exist(document: str) -> None:
     for body in fences(document, "sh"):
@@ -134,12 +129,6 @@ def test_no_sentence_goes_on_with_what_begins_a_list(document: str) -> None:
     """Python-Markdown would take a line that begins with `0.` for a list item."""
     text = FENCE.sub("", (ROOT / document).read_text(encoding="utf-8"))
     assert not re.findall(r"[a-z,]\n *\d+\. .*", text)
-
-
-def test_anchors(tmp_path: Path) -> None:
-    page = tmp_path / "page.md"
-    page.write_text("# A `b_c` & [d](e.md)\n\n```sh\n# no heading\n```\n\n## E\n\n## E\n")
-    assert anchors(page) == {"a-b_c--d", "e", "e-1"}
 
 
 def test_the_example_of_a_family_is_one(monkeypatch: pytest.MonkeyPatch) -> None:

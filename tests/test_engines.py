@@ -521,14 +521,6 @@ def test_no_compiler() -> None:
     )
 
 
-def test_no_triton(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(importlib.util, "find_spec", lambda wanted: None)
-    assert INDUCTOR.missing(torch.device("cuda")) == (
-        "The engine inductor can't be used here. "
-        "It requires Triton, which is not installed. Type: pip install triton"
-    )
-
-
 def test_bf16_without_instructions_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
     text = (
         "This processor has no bf16 instructions: torch converts to fp32 and back, and bf16 is "

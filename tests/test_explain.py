@@ -86,23 +86,6 @@ def test_a_lone_site_is_singular() -> None:
     assert str(found).splitlines()[-1] == "se/s3&b1 has no effect: eca wins at all of its 1 site"
 
 
-def test_shares_of_the_whole() -> None:
-    found = explain("resnet20", SE(8).at("pre").on(stage(3)))
-    rows = [row for row in found.rows if row.gate]
-    assert [row.params_share for row in rows] == [292 / 274_958, *[1096 / 274_958] * 2]
-    assert [row.macs_share for row in rows] == [256 / 40_815_488, *[1024 / 40_815_488] * 2]
-    assert str(found).splitlines()[1:3] == [
-        "stage  block  position  channels  gate  +params  share  +MACs  share",
-        "    3      1  pre             32  se8       292  0.11%    256  0.00%",
-    ]
-    sites = found.as_dict()["sites"]
-    assert len(sites) == len(found.rows) == 45
-    assert [site["params_share"] for site in sites if site["gate"]] == [
-        row.params_share for row in rows
-    ]
-    assert {site["macs_share"] for site in sites if not site["gate"]} == {0.0}
-
-
 @pytest.mark.parametrize(
     "tag",
     [

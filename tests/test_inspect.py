@@ -302,9 +302,3 @@ def test_command(saved: Path, tmp_path: Path) -> None:
     wrong = CliRunner().invoke(main, [*arguments, "--class", "77", "--out", str(out)])
     assert wrong.exit_code == 2
     assert wrong.stderr.startswith("error: The data has no class '77'.\n")
-
-
-def test_command_without_gates() -> None:
-    result = CliRunner().invoke(main, ["inspect", "lenet5", "--data", "digits"])
-    assert result.exit_code == 2
-    assert "error: The network has no gates to look at." in result.stderr

@@ -75,11 +75,6 @@ def test_content(wheel: Path) -> None:
     assert any(name.endswith(".dist-info/licenses/LICENSE") for name in names(wheel))
 
 
-def test_size(wheel: Path) -> None:
-    """Small enough to be installed only to try it: weights come with what nobody asked for."""
-    assert wheel.stat().st_size < 15 * 2**20
-
-
 def test_metadata(wheel: Path) -> None:
     message: Message = email.message_from_string(metadata(wheel, "METADATA"))
     needs = [str(need) for need in message.get_all("Requires-Dist", [])]

@@ -361,26 +361,6 @@ def test_names_that_are_no_text(tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("colors")
-def test_one_bad_file_of_each_kind_does_not_stop_the_rest(tmp_path: Path) -> None:
-    good = picture(tmp_path / "good.png", 0, 255, 0)
-    whole = good.read_bytes()
-    bad = {"cut.png": whole[:-30], "empty.jpg": b"", "text.gif": b"hello"}
-    for name, content in bad.items():
-        (tmp_path / name).write_bytes(content)
-    done = run(*(tmp_path / name for name in bad), good, tmp_path / "none")
-    assert done.exit_code == 1
-    assert done.stderr == DEFAULT + (
-        f"error: Can't read {tmp_path / 'cut.png'}. It is damaged or truncated.\n"
-        f"error: Can't read {tmp_path / 'empty.jpg'}. The file is empty.\n"
-        f"error: Can't read {tmp_path / 'text.gif'}. "
-        "It isn't an image, or it is too damaged to be recognized.\n"
-        f"error: Can't read {tmp_path / 'none'}. No such file or directory.\n"
-    )
-    assert done.stdout.count(str(good)) == 1
-    assert "green" in done.stdout
-
-
-@pytest.mark.usefixtures("colors")
 def test_nothing_found(tmp_path: Path) -> None:
     done = run(tmp_path)
     assert (done.exit_code, done.stdout) == (1, "")
@@ -392,45 +372,6 @@ def test_nothing_found(tmp_path: Path) -> None:
     assert done.exit_code == 1
     assert done.stderr == DEFAULT + "error: Standard input has no paths.\n"
     assert json.loads(done.stdout) == {"image": "-", "error": "Standard input has no paths."}
-
-
-@pytest.mark.usefixtures("colors")
-def test_too_many_pixels_are_one_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    path = picture(tmp_path / "large.png", 1, 2, 3)
-    with Image.open(path) as image:
-        # Pillow warns above this limit, and refuses above twice as many.
-        monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", image.width * image.height - 1)
-    assert run(path).stderr == DEFAULT + (
-        f"error: Can't read {path}. It has more than {Image.MAX_IMAGE_PIXELS} pixels. "
-        "Make it smaller; in Python, you can raise PIL.Image.MAX_IMAGE_PIXELS\n"
-    )
-
-
-@pytest.mark.usefixtures("colors")
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        ([], "Error: Missing argument '[NETWORK] IMAGE...'."),
-        (["x.png", "--top", "0"], "Error: Invalid value for '--top': 0 is not in the range x>=1."),
-        (
-            ["x.png", "--batch", "many"],
-            "Error: Invalid value for '--batch': 'many' is not a valid integer range.",
-        ),
-        (["x.png", "--tpo", "3"], "Error: No such option"),
-    ],
-)
-def test_wrong_usage(arguments: list[str], message: str) -> None:
-    done = run(*arguments)
-    assert done.exit_code == 2
-    assert message in done.stderr
-    assert done.stdout == ""
-
-
-@pytest.mark.usefixtures("colors")
-def test_a_model_without_weights(tmp_path: Path) -> None:
-    done = run(picture(tmp_path / "a.png", 1, 2, 3), "--model", "resnet50")
-    assert (done.exit_code, done.stdout) == (2, "")
-    assert done.stderr == ("error: resnet50 has no weights.\nType: senetzoo list --pretrained\n")
 
 
 def test_probabilities_are_those_at_the_temperature(colors: Colors) -> None:
@@ -581,15 +522,6 @@ def test_batch_and_top(tmp_path: Path, colors: Colors) -> None:
     done = run("-", "--batch", 4, "--top", 2, "--json", stdin=f"{path}\n".encode() * 10)
     assert colors.batches == [4, 4, 2]
     assert [len(json.loads(line)["guesses"]) for line in done.stdout.splitlines()] == [2] * 10
-
-
-@pytest.mark.usefixtures("colors")
-def test_a_file_named_like_an_option(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    picture(tmp_path / "--top.png", 255, 0, 0)
-    monkeypatch.chdir(tmp_path)
-    done = run("--json", "--", "--top.png")
-    assert done.exit_code == 0
-    assert json.loads(done.stdout)["image"] == "--top.png"
 
 
 # The table's layout

@@ -561,14 +561,6 @@ def test_a_form_and_gates_come_with_the_weights(shelf: Shelf) -> None:
     assert len(report.adapted) == len(state) - len(kept) == 64
 
 
-@pytest.mark.parametrize("zipped", [True, False])
-def test_both_formats_of_torch_save(shelf: Shelf, zipped: bool) -> None:
-    state = _reference(FOREIGN[CIFAR]).state_dict()
-    _publish(shelf, CIFAR, state, _use_new_zipfile_serialization=zipped)
-    own = create(CIFAR).state_dict()
-    assert all(torch.equal(own[name], value) for name, value in state.items())
-
-
 def test_a_file_of_another_network_is_refused(shelf: Shelf) -> None:
     other = _reference(FOREIGN["resnet32.chenyaofo_cifar10"]).state_dict()
     _publish(shelf, CIFAR, other)

@@ -387,9 +387,7 @@ def test_one_variant_is_compared_as_scipy_does() -> None:
         assert nct.sf(student.ppf(0.975, 3), 3, shift) == pytest.approx(0.8)
 
 
-@pytest.mark.parametrize(
-    ("variants", "seeds", "limit"), [(2, 6, 2.57), (5, 3, 2.99), (2, 11, 2.38), (5, 5, 2.73)]
-)
+@pytest.mark.parametrize(("variants", "seeds", "limit"), [(2, 6, 2.57), (5, 5, 2.73)])
 def test_many_variants_are_compared_by_dunnetts_table(
     variants: int, seeds: int, limit: float
 ) -> None:
@@ -806,12 +804,10 @@ def test_time(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("seconds", "text"),
     [
-        (0, "0.0 s"),
         (59.94, "59.9 s"),
         (59.97, "1 min 0 s"),
         (3599.4, "59 min 59 s"),
         (3599.7, "1 h 0 min"),
-        (7525, "2 h 5 min"),
         (90000, "25 h 0 min"),
     ],
 )

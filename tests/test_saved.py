@@ -488,51 +488,30 @@ CODE = "__import__('os').system('touch pwned')"
 @pytest.mark.parametrize(
     ("changes", "where", "what"),
     [
-        ({"schema": 3}, "schema",
-         "It is 3, and this version of senetzoo reads 1 to 2.\n"
-         "A newer senetzoo wrote it: pip install --upgrade senetzoo"),
-        ({"schema": "1"}, "schema", 'It is "1", and this version of senetzoo reads 1 to 2.'),
-        ({"schema": True}, "schema", "It is true, and this version of senetzoo reads 1 to 2."),
         ({"schema": ...}, "schema", "It is null, and this version of senetzoo reads 1 to 2."),
         ({"library_name": "timm"}, "library_name",
          "It isn't 'senetzoo'."),
         ({"network__family": ...}, "network", "The field 'family' is missing."),
         ({"network__familly": "ResNet"}, "network",
          "The field 'familly' is unknown.\nDid you mean 'family'?"),
-        ({"network__family": 3}, "network.family", "It is 3, not text."),
-        ({"network__family": "ResNeet"}, "network.family",
-         f"There is no family 'ResNeet'.\n{FAMILIES}"),
         ({"network__family": CODE}, "network.family", f"There is no family {CODE!r}.\n{FAMILIES}"),
         ({"network__name": "resnt20"}, "network.name",
          "There is no network 'resnt20'.\nDid you mean 'resnet20'?"),
         ({"network__name": "resnet20"}, "network.name", "The config isn't that of resnet20."),
         ({"network__config": []}, "network.config", "It is [], not an object."),
-        ({"network__config__depths": "12"}, "network.config.depths",
-         'It is "12", not a list of one or more whole numbers of at least 1.'),
         ({"network__config__depths": [1, "2"]}, "network.config.depths[1]",
          'It is "2", not a whole number of at least 1.'),
-        ({"network__config__depths": []}, "network.config.depths",
-         "It is [], not a list of one or more whole numbers of at least 1."),
-        ({"network__config__width": 8.0}, "network.config.width",
-         "It is 8.0, not a whole number of at least 1."),
         ({"network__config__width": ...}, "network.config", "The field 'width' is missing."),
         ({"network__config__widht": 8}, "network.config",
          "The field 'widht' is unknown.\nDid you mean 'width'?"),
         ({"network__config__block": CODE}, "network.config.block",
          f'It is "{CODE}", not one of "basic", "bottleneck".'),
-        ({"network__config__dropout": 2}, "network.config.dropout",
-         "It is 2, not a number from 0 up to, not including, 1."),
         ({"network__config__stem": "cifra"}, "network.config",
          "Stem='cifra' isn't a stem. Use 'imagenet', "
          "'cifar', 'deep', one like '3x3/2+pool', or a senetzoo.Stem."),
-        ({"network__config__stem": 3}, "network.config.stem", "It is 3, not an object or text."),
         ({"network__config__stem__kernels": [4]}, "network.config.stem.kernels[0]",
          "It is 4, not an odd whole number of at least 1."),
-        ({"network__config__stem__pool": 1}, "network.config.stem.pool",
-         "It is 1, not true or false."),
         ({"classes": ["a"]}, "classes", "There are 1 names for 5 classes."),
-        ({"classes": "abcde"}, "classes", 'It is "abcde", not a list of texts or null.'),
-        ({"network__policy": None}, "network.policy", "It is null, not text or an object."),
         ({"network__policy": CODE}, "network.policy",
          f"{CODE!r} isn't a policy. At {CODE!r}: expected the name of a gate."),
         ({"network__policy": "se/s9"}, "network.policy",
@@ -578,15 +557,10 @@ def test_broken_configs(
 @pytest.mark.parametrize(
     ("seen", "where", "what"),
     [
-        ({"size": [32, 32]}, ".size", "It is [32, 32], not a whole number of at least 1."),
-        ({"size": 0}, ".size", "It is 0, not a whole number of at least 1."),
         ({"mean": [0.5]}, "",
          "Preprocessing got 1 means and 3 deviations. It takes one of each for gray images, three "
          "for RGB."),
         ({"std": [1, 1, 0]}, ".std[2]", "It is 0, not a number above 0."),
-        ({"interpolation": "cubic"}, ".interpolation",
-         'It is "cubic", not one of "nearest", "bilinear", "bicubic".'),
-        ({"crop": 2}, ".crop", "It is 2, not a number above 0 and at most 1."),
     ],
 )  # fmt: skip
 def test_broken_transforms(seen: dict[str, Any], where: str, what: str, tmp_path: Path) -> None:
@@ -603,22 +577,15 @@ def test_broken_transforms(seen: dict[str, Any], where: str, what: str, tmp_path
         (b"{", "its start", "It isn't valid JSON (Expecting property name enclosed in double "
          "quotes: "
          "line 1 column 2 (char 1))."),
-        (b"[" * 100_000, "its start", None),
         (b"\xff", "its start", "It isn't UTF-8 text."),
         (b"[]", "library_name", "It isn't 'senetzoo'."),
-        (b'{"a": 1, "a": 2}', "a", "It occurs twice."),
-        (b'{"a": NaN}', "its start", "It isn't valid JSON (NaN isn't a JSON number)."),
-        (b"\x80\x04\x95.", "its start", "It isn't UTF-8 text."),
     ],
 )  # fmt: skip
-def test_files_that_are_no_configs(
-    content: bytes, where: str, what: str | None, tmp_path: Path
-) -> None:
+def test_files_that_are_no_configs(content: bytes, where: str, what: str, tmp_path: Path) -> None:
     (tmp_path / "config.json").write_bytes(content)
-    first, second, third = message(lambda: load(tmp_path), WeightsError).splitlines()
-    assert first == f"{tmp_path / 'config.json'} is broken at {where}."
-    assert second == what or (what is None and second.startswith("It isn't valid JSON ("))
-    assert third == AGAIN
+    assert message(lambda: load(tmp_path), WeightsError) == (
+        f"{tmp_path / 'config.json'} is broken at {where}.\n{what}\n{AGAIN}"
+    )
 
 
 # --- load ----------------------------------------------------------------------------------------
@@ -721,12 +688,6 @@ def test_gates_by_name_and_by_text_are_the_same(
          + '", "'.join(GATES) + '".'),
         ({"policy": None, "gates": {"layer1.0.slots.pre": {"name": "simam"}}},
          "gates.layer1.0.slots.pre", "The field 'eps' is missing."),
-        ({"policy": None, "gates": {"layer1.0.slots.pre": {"name": "simam", "eps": -1}}},
-         "gates.layer1.0.slots.pre.eps", "It is -1, not a number above 0."),
-        ({"policy": None, "gates": {"layer1.0.slots.pre": []}}, "gates.layer1.0.slots.pre",
-         "It is [], not an object."),
-        ({"pretrained_cfg__input_size": [3, 32]}, "pretrained_cfg.input_size",
-         "It is [3, 32], not a number of channels and two equal sides."),
         ({"pretrained_cfg__input_size": [3, 32, 40]}, "pretrained_cfg.input_size",
          "It is [3, 32, 40], not a number of channels and two equal sides."),
         ({"familly": "ResNet"}, "its start", "The field 'familly' is unknown.\n"
@@ -745,10 +706,6 @@ def test_broken_configs_of_version_0_1_0(
 
 
 # --- Networks that torch has changed -------------------------------------------------------------
-
-
-def _small() -> Classifier:
-    return tiny()
 
 
 def _pruned(model: Classifier) -> None:
@@ -774,7 +731,7 @@ def test_what_is_typed_saves_a_changed_network(
     change: Callable[[Classifier], None], tmp_path: Path
 ) -> None:
     """After following the message, the folder has the changed network."""
-    model = _small()
+    model = tiny()
     change(model)
     said = message(lambda: save(model, tmp_path / "it"), ConfigError).splitlines()
     assert said[0] == "Can't save the ResNet."
@@ -799,19 +756,19 @@ def test_a_quantized_network_is_refused(tmp_path: Path) -> None:
     quantization: Any = torch.ao.quantization
     if not set(torch.backends.quantized.supported_engines) - {"none"}:
         pytest.skip("this torch has no quantized kernels")
-    model = _small().eval()
+    model = tiny().eval()
     quantization.quantize_dynamic(model, {nn.Linear}, inplace=True)
     said = message(lambda: save(model, tmp_path / "it"), ConfigError).splitlines()
     assert "is quantized, or prepared for it" in said[1]
     assert "dtype='int8'" in said[2]
-    model = _small().train()
+    model = tiny().train()
     model.qconfig = quantization.get_default_qat_qconfig()
     quantization.prepare_qat(model, inplace=True)
     assert "is quantized" in message(lambda: save(model, tmp_path / "it"), ConfigError)
 
 
 def test_wrappers_in_wrappers_and_compiled_networks(tmp_path: Path) -> None:
-    model = _small().eval()
+    model = tiny().eval()
     wrapped = nn.DataParallel(torch.compile(model))  # type: ignore[type-var]
     said = message(lambda: save(wrapped, tmp_path / "it"), ConfigError)  # type: ignore[arg-type]
     assert said.endswith("Type save(model.module._orig_mod, folder)")

@@ -19,7 +19,7 @@ from click.testing import CliRunner
 from PIL import Image
 from support.commands import COMMANDS
 from support.runs import write_run
-from test_command_line import BEGIN
+from test_command_line import BEGIN, few_commands
 
 import senetzoo
 from senetzoo._utils import terminal
@@ -27,7 +27,6 @@ from senetzoo._utils.documents import json_text
 from senetzoo.cli import main
 from senetzoo.cli.options import say
 
-each_command = pytest.mark.parametrize("names", list(COMMANDS), ids=" ".join)
 # An escape sequence, a newline and a tab, right to left, a byte that is not UTF-8, and a name that
 # is only not Latin.
 NASTY = ("red\x1b[31m", "two\nlines\tand", "right\u202eto left", "caf\udce9", "狗", "plain")
@@ -102,7 +101,7 @@ def ended(stdout: TextIO, *args: str) -> tuple[object, str]:
     return end.value.code, stderr.getvalue()
 
 
-@each_command
+@few_commands
 def test_help_that_nobody_takes_is_1(names: tuple[str, ...], lost: tuple[TextIO, str]) -> None:
     assert ended(lost[0], *names, "--help") == (1, lost[1])
 
@@ -112,7 +111,7 @@ def test_nor_that_of_groups(args: tuple[str, ...], lost: tuple[TextIO, str]) -> 
     assert ended(lost[0], *args) == (1, lost[1])
 
 
-@each_command
+@few_commands
 @pytest.mark.parametrize("as_json", [False, True])
 def test_a_result_that_nobody_takes_is_1(
     names: tuple[str, ...], as_json: bool, lost: tuple[TextIO, str], monkeypatch: pytest.MonkeyPatch
