@@ -257,14 +257,20 @@ def compiler_missing(device: torch.device) -> tuple[str, str]:
         return "", ""
     from torch._inductor import config
 
-    words = config.cpp.cxx
-    names = (words,) if isinstance(words, str) else tuple(name for name in words if name)
-    missing = _compiler_missing(names)
+    missing = _compiler_missing(names := compilers())
     if missing[0] and names == ("g++",) and not shutil.which("g++"):
         other = ("clang++",)
         if shutil.which(*other) and not (missing := _compiler_missing(other))[0]:
             config.cpp.cxx = (None, *other)
     return missing
+
+
+def compilers() -> tuple[str, ...]:
+    """The C++ compilers in torch's settings, of which the first that is installed counts."""
+    from torch._inductor import config
+
+    words = config.cpp.cxx
+    return (words,) if isinstance(words, str) else tuple(name for name in words if name)
 
 
 @functools.cache

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from senetzoo.deploy.engines.common import DTYPES as DTYPES
 from senetzoo.deploy.engines.common import LAYOUTS as LAYOUTS
 from senetzoo.deploy.engines.common import Dtype as Dtype
 from senetzoo.deploy.engines.common import Engine as Engine

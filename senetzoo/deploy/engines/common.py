@@ -23,7 +23,6 @@ Dtype: TypeAlias = Literal["fp32", "bf16", "int8"]
 Layout: TypeAlias = Literal["nchw", "nhwc"]
 Runner: TypeAlias = Callable[[Tensor], Tensor]
 
-DTYPES: tuple[Dtype, ...] = get_args(Dtype)
 LAYOUTS: tuple[Layout, ...] = get_args(Layout)
 
 _MEMORY = {"nchw": torch.contiguous_format, "nhwc": torch.channels_last}
