@@ -18,9 +18,9 @@ from senetzoo._utils.environment import threads_set, unwarned
 from senetzoo.deploy.engines.streams import in_streams
 from senetzoo.errors import ConfigError, MissingExtraError, SenetzooError, explained
 from senetzoo.nn.modes import TORCH_DTYPES
+from senetzoo.nn.slots import Layout
 
 Dtype: TypeAlias = Literal["fp32", "bf16", "int8"]
-Layout: TypeAlias = Literal["nchw", "nhwc"]
 Runner: TypeAlias = Callable[[Tensor], Tensor]
 
 LAYOUTS: tuple[Layout, ...] = get_args(Layout)
