@@ -243,8 +243,7 @@ def test_a_file_that_computes_something_else_is_not_written(
 LENET = senetzoo.create("lenet5", seed=0)
 CLASSES = "The network has 10 classes.\nGive one name for each, in the order of the logits"
 NAMES = (
-    "classes is a sequence of names, one for each class.\n"
-    'Type for example: classes=("cat", "dog")'
+    'classes is a sequence of names, one for each class.\nType for example: classes=("cat", "dog")'
 )
 BAD: list[tuple[Any, str, dict[str, Any], str]] = [
     (LENET, "net.onx", {}, "The file name 'net.onx' has no known suffix.\n"

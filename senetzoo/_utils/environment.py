@@ -342,19 +342,6 @@ def unwarned(category: type[Warning] = Warning) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def variable_set(name: str, value: str) -> Iterator[None]:
-    """Run with an environment variable set, unless it is already; one thread at a time."""
-    with PROCESS:
-        had = name in os.environ
-        os.environ.setdefault(name, value)
-        try:
-            yield
-        finally:
-            if not had:
-                os.environ.pop(name, None)
-
-
-@contextlib.contextmanager
 def threads_set(number: int | None) -> Iterator[None]:
     """Run with `number` torch threads; None keeps the current number.
 
