@@ -40,9 +40,10 @@ from tables.common import RECORDS, every, interval, lines, made, table  # noqa: 
 from senetzoo import explain  # noqa: E402
 from senetzoo._utils.terminal import columns  # noqa: E402
 from senetzoo.nn.counting import count  # noqa: E402
+from senetzoo.nn.report import Pinned  # noqa: E402
 from senetzoo.registry import ENTRIES  # noqa: E402
 from senetzoo.train.recipes import RECIPES  # noqa: E402
-from senetzoo.weights.manifest import Pinned, manifest  # noqa: E402
+from senetzoo.weights.manifest import manifest  # noqa: E402
 
 
 def names() -> str:

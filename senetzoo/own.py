@@ -6,7 +6,6 @@ Only callers register classes: names that are read from files or from the Hub ne
 from __future__ import annotations
 
 import ast
-import dataclasses
 import hashlib
 import importlib
 import inspect
@@ -22,7 +21,7 @@ from torch import Tensor, nn
 from senetzoo.errors import ConfigError, PolicyError, first_line, nearest
 from senetzoo.gates import GATES
 from senetzoo.gates.common import GateModule
-from senetzoo.models.own import family_of
+from senetzoo.models.own import Options, family_of, subclass_for
 from senetzoo.nn.slots import Site
 from senetzoo.policies.algebra import Gate, own_name
 from senetzoo.policies.text import PATH
@@ -104,13 +103,12 @@ def register(kind: type[ModuleT], *, name: str | None = None) -> type[ModuleT]:
     if network:
         add_family(family_of(kind, name, options))
     else:
-        GATES[name] = _gate_of(kind, name, options)
+        GATES[name] = subclass_for(OwnGate, kind, name, options)
     _OWN[name] = _Registered(kind, _version(kind))
     return kind
 
 
-def _options(kind: type[nn.Module], network: bool) -> dict[str, tuple[type, Any]]:
-    """Type and default of each argument of `kind` that is an option."""
+def _options(kind: type[nn.Module], network: bool) -> Options:
     listed = [
         p
         for p in inspect.signature(kind).parameters.values()
@@ -195,16 +193,6 @@ def _described(value: object) -> str:
     if not isinstance(value, Tensor):
         return type(value).__name__
     return f"{str(value.dtype).removeprefix('torch.')} tensor {tuple(value.shape)}"
-
-
-def _gate_of(
-    kind: type[nn.Module], name: str, options: Mapping[str, tuple[type, Any]]
-) -> type[Gate]:
-    space = {"name": name, "module": kind, "__doc__": kind.__doc__, "__module__": kind.__module__}
-    fields = [(field, *rest) for field, rest in options.items()]
-    return dataclasses.make_dataclass(
-        kind.__name__, fields, bases=(OwnGate,), namespace=space, frozen=True
-    )
 
 
 # --- By import path ------------------------------------------------------------------------------

@@ -118,7 +118,7 @@ def _explain_module(
     check_unwrapped(model, "explain")
     policy = NONE if policy is None else as_policy(policy)
     twin, name = to_meta(model), type(model).__name__
-    attach_gates(twin, policy, sites=sites, seed=0, name=name, verb="explain")
+    attach_gates(twin, policy, sites=sites, seed=0, verb="explain")
     known: Iterable[Site]
     if isinstance(twin, Classifier):
         known = twin.sites()

@@ -241,7 +241,10 @@ def test_a_file_that_computes_something_else_is_not_written(
 
 
 LENET = senetzoo.create("lenet5", seed=0)
-CLASSES = "The network has 10 classes.\nGive a name for each, in the order of the logits"
+CLASSES = "The network has 10 classes.\nGive one name for each, in the order of the logits"
+NAMES = (
+    'classes is a sequence of names, one for each class.\nType for example: classes=("cat", "dog")'
+)
 BAD: list[tuple[Any, str, dict[str, Any], str]] = [
     (LENET, "net.onx", {}, "The file name 'net.onx' has no known suffix.\n"
      "Known suffixes are .onnx, .pt2, .xml.\nDid you mean '.onnx'?"),
@@ -253,7 +256,8 @@ BAD: list[tuple[Any, str, dict[str, Any], str]] = [
     (LENET, "net.pt2", {"size": 1}, "export got size=1.\n"
      f"It is a whole number of pixels, for this network at least {LENET.min_size}."),
     (LENET, "net.pt2", {"classes": ["a"]}, f"export got 1 class names.\n{CLASSES}"),
-    (LENET, "net.pt2", {"classes": "abcdefghij"}, f"export got classes='abcdefghij'.\n{CLASSES}"),
+    (LENET, "net.pt2", {"classes": "abcdefghij"}, f"export got classes='abcdefghij'.\n{NAMES}"),
+    (LENET, "net.pt2", {"classes": [1] * 10}, f"export got classes={[1] * 10}.\n{NAMES}"),
     (LENET, "net.pt2", {"clases": ["a"]}, "export() has no option 'clases'.\n"
      "Did you mean 'classes'?"),
 ]  # fmt: skip

@@ -184,13 +184,12 @@ def test_unknown_dialects_and_networks() -> None:
     assert message(counterparts, "senetzoo") == f"senetzoo's names are our own.\n{known}"
     assert message(counterpart, "timm_legacy", "seresnet50") == (
         "No network of senetzoo is timm_legacy's 'seresnet50'.\n"
-        "There are counterparts of 7 of its networks.\n"
+        "There are counterparts of 7 of its networks, such as legacy_seresnet50.\n"
         "Did you mean 'legacy_seresnet50'?"
     )
     assert message(counterpart, "chenyaofo", "repvgg") == (
         "No network of senetzoo is chenyaofo's 'repvgg'.\n"
-        "There are counterparts of 8 of its networks.\n"
-        "Type for example: counterpart('chenyaofo', 'cifar10_resnet20')"
+        "There are counterparts of 8 of its networks, such as cifar10_resnet20."
     )
 
 

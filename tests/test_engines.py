@@ -33,7 +33,7 @@ from torch._dynamo.utils import counters
 import senetzoo
 from senetzoo import SE
 from senetzoo.data.cifar import CIFAR10
-from senetzoo.deploy.engines import ENGINES, Dtype, Engine, common, engine, ort
+from senetzoo.deploy.engines import ENGINES, Dtype, Engine, Layout, common, engine, ort
 from senetzoo.deploy.program import exported, onnx_model
 from senetzoo.errors import ConfigError, MissingExtraError
 from senetzoo.train.augment import normalize
@@ -166,7 +166,7 @@ def test_every_family(found: Engine, name: str) -> None:
     [EAGER, pytest.param(INDUCTOR, marks=pytest.mark.slow)],
     ids=lambda found: found.name,
 )
-def test_layouts(found: Engine, layout: common.Layout) -> None:
+def test_layouts(found: Engine, layout: Layout) -> None:
     model = small().eval()
     run = found.load(model, batch(2), layout=layout)
     with torch.no_grad():

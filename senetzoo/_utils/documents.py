@@ -79,22 +79,15 @@ def check_schema(found: object, newest: int, first: int = 1) -> None:
     )
 
 
-def read_json(
-    kind: type[T],
-    path: Path,
-    remedy: str,
-    error: type[SenetzooError] = ConfigError,
-    *,
-    newest: int = 1,
-) -> T:
+def read_json(kind: type[T], path: Path, remedy: str, *, newest: int = 1) -> T:
     """Read a dataclass or ``TypedDict`` from a file with a JSON object.
 
     `newest` is the newest supported ``schema``; the file need not have one.
 
     Raises:
-        SenetzooError: The file is missing or broken.
+        ConfigError: The file is missing or broken.
     """
-    with reading(path, remedy, error):
+    with reading(path, remedy):
         raw = parse_json(path.read_text(encoding="utf-8"))
         if isinstance(raw, dict) and "schema" in raw:
             check_schema(raw["schema"], newest)
@@ -102,12 +95,7 @@ def read_json(
 
 
 def read_jsonl(
-    kinds: Mapping[str, type],
-    path: Path,
-    remedy: str,
-    error: type[SenetzooError] = ConfigError,
-    *,
-    newest: int = 1,
+    kinds: Mapping[str, type], path: Path, remedy: str, *, newest: int
 ) -> list[dict[str, Any]]:
     """Read a file with one JSON object per line, each of the ``TypedDict`` for its ``kind``.
 
@@ -116,10 +104,10 @@ def read_jsonl(
     An unfinished last line, which a killed process leaves, is ignored. NaN becomes None.
 
     Raises:
-        SenetzooError: The file is missing or broken.
+        ConfigError: The file is missing or broken.
     """
     found: list[dict[str, Any]] = []
-    with reading(path, remedy, error):
+    with reading(path, remedy):
         *lines, last = path.read_bytes().split(b"\n")
         for number, line in enumerate([*lines, *filter(None, [last])], 1):
             where = f"line {number}"

@@ -257,14 +257,20 @@ def compiler_missing(device: torch.device) -> tuple[str, str]:
         return "", ""
     from torch._inductor import config
 
-    words = config.cpp.cxx
-    names = (words,) if isinstance(words, str) else tuple(name for name in words if name)
-    missing = _compiler_missing(names)
+    missing = _compiler_missing(names := compilers())
     if missing[0] and names == ("g++",) and not shutil.which("g++"):
         other = ("clang++",)
         if shutil.which(*other) and not (missing := _compiler_missing(other))[0]:
             config.cpp.cxx = (None, *other)
     return missing
+
+
+def compilers() -> tuple[str, ...]:
+    """The C++ compilers in torch's settings, of which the first that is installed counts."""
+    from torch._inductor import config
+
+    words = config.cpp.cxx
+    return (words,) if isinstance(words, str) else tuple(name for name in words if name)
 
 
 @functools.cache
@@ -333,19 +339,6 @@ def unwarned(category: type[Warning] = Warning) -> Iterator[None]:
     with PROCESS, warnings.catch_warnings():
         warnings.simplefilter("ignore", category)
         yield
-
-
-@contextlib.contextmanager
-def variable_set(name: str, value: str) -> Iterator[None]:
-    """Run with an environment variable set, unless it is already; one thread at a time."""
-    with PROCESS:
-        had = name in os.environ
-        os.environ.setdefault(name, value)
-        try:
-            yield
-        finally:
-            if not had:
-                os.environ.pop(name, None)
 
 
 @contextlib.contextmanager

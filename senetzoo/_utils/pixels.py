@@ -83,6 +83,11 @@ def eight_bits(image: Image, name: str = "the image") -> Image:
         ) from None
 
 
+def with_channels(image: Image, channels: int) -> Image:
+    """An image of any kind as an upright one in RGB, or in gray if `channels` is 1."""
+    return eight_bits(upright(image)).convert("RGB" if channels == 3 else "L")
+
+
 def _from_numbers(image: Image, name: str) -> Image:
     """8-bit gray from 16 or 32 bits or floats, which Pillow's conversion would clip."""
     import numpy as np

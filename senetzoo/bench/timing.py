@@ -6,6 +6,7 @@ It is independent of the zoo: a `BenchmarkCase` is a module, the shape of its im
 from __future__ import annotations
 
 import contextlib
+import os
 import random
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -18,11 +19,11 @@ from torch import Tensor, nn
 from senetzoo._utils.checks import Ge, Le, NonNegativeInt, PositiveInt, check
 from senetzoo._utils.environment import (
     MOST_THREADS,
+    PROCESS,
     check_device,
     synchronize,
     threads_set,
     unwarned,
-    variable_set,
 )
 from senetzoo.deploy.engines import Dtype, Layout, Runner, engine
 from senetzoo.errors import explained
@@ -273,9 +274,16 @@ def peak_bytes(case: BenchmarkCase, run: Runner, images: Tensor) -> int | None:
 @contextlib.contextmanager
 def profiling() -> Iterator[None]:
     """Context for torch's profiler: one thread at a time, because a process has one profiler."""
-    # Some builds of torch print kineto's trace points on stderr, into the table.
-    with variable_set("KINETO_LOG_LEVEL", "99"):
-        yield
+    name = "KINETO_LOG_LEVEL"
+    with PROCESS:
+        had = name in os.environ
+        # Some builds of torch print kineto's trace points on stderr, into the table.
+        os.environ.setdefault(name, "99")
+        try:
+            yield
+        finally:
+            if not had:
+                os.environ.pop(name, None)
 
 
 def _forward_peak(run: Runner, images: Tensor) -> int:

@@ -38,19 +38,11 @@ def command(
             (nearest(pattern, senetzoo.list_models()) if not (pretrained or family) else "")
             or "Type for example: senetzoo list '*resnet*'",
         )
-    embedded = {tag for tag, entry in manifest().items() if entry.source.kind == "embedded"}
-    found = [
-        {
-            "name": name,
-            "weights": tags(name),
-            "embedded": [tag for tag in tags(name) if f"{name}.{tag}" in embedded],
-        }
-        for name in names
-    ]
-    lines = []
+    found, lines = [], []
     for name in names:
-        marked = (
-            f"{tag} (in the package)" if f"{name}.{tag}" in embedded else tag for tag in tags(name)
-        )
+        known = tags(name)
+        embedded = [t for t in known if manifest()[f"{name}.{t}"].source.kind == "embedded"]
+        found.append({"name": name, "weights": known, "embedded": embedded})
+        marked = (f"{tag} (in the package)" if tag in embedded else tag for tag in known)
         lines.append(f"{name}  {', '.join(marked)}".rstrip())
     say(as_json, found, "\n".join(lines))

@@ -214,14 +214,13 @@ def verify_command(
             )
         return full, file
 
-    everywhere = [
-        tag for tag, entry in manifest().items() if _there(tag, cache.completed(tag, entry))
+    chosen = tags or [
+        tag
+        for tag, entry in manifest().items()
+        if entry.source.kind == "embedded"
+        or any(cache.candidates(tag, cache.completed(tag, entry)))
     ]
-    _each(tags or everywhere, one, as_json)
-
-
-def _there(tag: str, entry: Entry) -> bool:
-    return entry.source.kind == "embedded" or any(cache.candidates(tag, entry))
+    _each(chosen, one, as_json)
 
 
 def _each(

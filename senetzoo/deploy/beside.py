@@ -9,15 +9,14 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from senetzoo._utils.terminal import counted, progress
+from senetzoo._utils.terminal import counted
 from senetzoo.data.sets import ImageSet
 from senetzoo.deploy.engines.common import Runner
 from senetzoo.deploy.inside import photograph
 from senetzoo.errors import DataError
 from senetzoo.eval.accuracy import evaluate
-from senetzoo.eval.data import LabeledImages, batches
+from senetzoo.eval.data import LabeledImages
 from senetzoo.eval.predictions import Predictions, newcombe
-from senetzoo.nn.classifier import Classifier
 from senetzoo.nn.preprocessing import Preprocessing
 
 # Maximum number of images for calibrating int8.
@@ -105,42 +104,6 @@ def divided(data: LabeledImages) -> tuple[LabeledImages, LabeledImages]:
     )
 
 
-def inputs(data: LabeledImages, preprocessing: Preprocessing) -> Tensor:
-    """The images as the network's input (N, C, size, size)."""
-    return torch.cat([images for images, _ in batches(data.images, preprocessing, 64)])
-
-
-def evaluated(model: Classifier, data: LabeledImages, preprocessing: Preprocessing) -> Predictions:
-    """Predictions of a network, with a progress bar."""
-    with progress(len(data.images), "accuracy of the network", "image") as advance:
-        return evaluate(model, data, preprocessing, advance=advance)
-
-
-def beside(
-    ours: Predictions,
-    run: Runner,
-    data: LabeledImages,
-    preprocessing: Preprocessing,
-    *,
-    inside: bool,
-) -> Beside:
-    """Evaluate the file of a network, which `run` runs, on the same images.
-
-    With `inside`, the file takes photographs and returns probabilities; otherwise it takes the
-    network's input and returns logits.
-    """
-    with progress(len(data.images), "accuracy of the file", "image") as advance:
-        theirs = predictions_of(
-            run,
-            data,
-            preprocessing,
-            inside=inside,
-            temperature=ours.temperature,
-            advance=advance,
-        )
-    return Beside(data.images.name, ours, theirs)
-
-
 def predictions_of(
     run: Runner,
     data: LabeledImages,
@@ -149,12 +112,13 @@ def predictions_of(
     inside: bool,
     temperature: float,
     batch: int = 64,
-    advance: Callable[[int], None] = lambda images: None,
+    advance: Callable[[int], None],
 ) -> Predictions:
     """Predictions of a file, which `run` runs, for labeled images.
 
-    `inside` is as in `beside`; photographs have different sizes, so they are run one at a time. The
-    logits are divided by `temperature` before the softmax.
+    With `inside`, the file takes photographs, which have different sizes and are run one at a time,
+    and returns probabilities; otherwise it takes the network's input and returns logits, which are
+    divided by `temperature` before the softmax.
     """
     alone = inside and not isinstance(data.images, ImageSet)
     found = evaluate(

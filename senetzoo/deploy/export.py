@@ -14,7 +14,8 @@ from torch import Tensor
 
 import senetzoo
 from senetzoo._utils.files import user_path
-from senetzoo.deploy.beside import Beside, beside, divided, evaluated, inputs
+from senetzoo._utils.terminal import progress
+from senetzoo.deploy.beside import Beside, divided, predictions_of
 from senetzoo.deploy.engines.common import Runner, require
 from senetzoo.deploy.inside import photograph
 from senetzoo.deploy.rewrite import rewritten
@@ -29,9 +30,10 @@ from senetzoo.deploy.writers import (
     files_of,
 )
 from senetzoo.errors import ConfigError, checks_options, nearest
-from senetzoo.eval.data import LabeledImages, images_for
+from senetzoo.eval.accuracy import evaluate
+from senetzoo.eval.data import LabeledImages, batches, images_for
 from senetzoo.nn.classifier import Classifier
-from senetzoo.nn.head import NO_CLASSIFIER
+from senetzoo.nn.head import NO_CLASSIFIER, check_classes
 from senetzoo.nn.provenance import calibration, provenance
 from senetzoo.nn.transforms import transforms
 from senetzoo.spec import name_of
@@ -179,9 +181,10 @@ def export(
         images = data if isinstance(data, LabeledImages) else images_for(model, str(data))
         if dtype == "int8":
             some, images = divided(images)
-            calibration = inputs(some, preprocessing)
+            calibration = torch.cat([x for x, _ in batches(some.images, preprocessing, 64)])
             metadata["calibration"] = f"{len(calibration)} images of {some.images.name}"
-        ours = evaluated(own, images, preprocessing)
+        with progress(len(images.images), "accuracy of the network", "image") as advance:
+            ours = evaluate(own, images, preprocessing, advance=advance)
         top = ours.top(1)
         of = {"correct": top.right, "images": top.total, "data": images.images.name}
         metadata["network_accuracy"] = of
@@ -197,7 +200,14 @@ def export(
         errors = dict(_error(own, run, draft, count, form) for count in _TRIED)
         found = None
         if images is not None and preprocessing is not None and ours is not None:
-            found = beside(ours, run, images, preprocessing, inside=with_preprocessing)
+            with progress(len(images.images), "accuracy of the file", "image") as advance:
+                theirs = predictions_of(
+                    *(run, images, preprocessing),
+                    inside=with_preprocessing,
+                    temperature=ours.temperature,
+                    advance=advance,
+                )
+            found = Beside(images.images.name, ours, theirs)
     files = files_of(path, form)
     computes = f"{dtype} weights, computes in {COMPUTES[form, dtype]}"
     done = Export(files, metadata, errors, with_preprocessing, computes, found)
@@ -262,14 +272,8 @@ def _metadata(
             f"export got size={size!r}.",
             f"It is a whole number of pixels, for this network at least {model.min_size}.",
         )
-    if classes is not None and (isinstance(classes, str) or len(classes) != model.num_classes):
-        raise ConfigError(
-            f"export got classes={classes!r}."
-            if isinstance(classes, str)
-            else f"export got {len(classes)} class names.",
-            f"The network has {model.num_classes} classes.",
-            "Give a name for each, in the order of the logits",
-        )
+    if classes is not None:
+        check_classes("export", classes, model.num_classes)
     found: dict[str, Any] = {"version": senetzoo.__version__, "model": name}
     report = provenance(model)
     if report is not None:

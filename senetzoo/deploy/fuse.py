@@ -35,10 +35,9 @@ def fused(module: fx.GraphModule, dtype: torch.dtype) -> tuple[fx.GraphModule, i
         graph.nodes.eliminate_dead_code()  # averages and maps that nothing reads anymore
         for node in graph.calls(operator):
             tail = matched(node)
-            if tail is None or not _fits(graph, tail.conv):
-                continue
-            if not _overwritten(graph, tail):
-                _replace(graph, tail, dtype)
+            weights = None if tail is None else _fitting(graph, tail.conv)
+            if tail is not None and weights is not None and not _overwritten(graph, tail):
+                _replace(graph, tail, weights, dtype)
                 tails += 1
     for node in graph.calls(aten.sigmoid.default, aten.hardsigmoid.default):
         _replace_excitation(graph, node, dtype)
@@ -92,14 +91,14 @@ def _ungated(node: fx.Node) -> tuple[fx.Node, fx.Node | None]:
     return node, None
 
 
-def _fits(graph: Graph, conv: fx.Node) -> bool:
-    """Whether the operator can compute a convolution."""
-    weight = graph.exact(conv.args[1])
-    if weight is None or ((bias := argument(conv, 2, None)) and graph.exact(bias) is None):
-        return False
-    single = tuple(weight.shape[2:]) == (1, 1) and argument(conv, 6, 1) == 1
+def _fitting(graph: Graph, conv: fx.Node) -> tuple[Tensor, Tensor | None] | None:
+    """Weight and bias of a convolution that the operator can compute; otherwise None."""
+    found = graph.weights(conv)
+    if found is None or (argument(conv, 2, None) and found[1] is None):
+        return None
+    single = tuple(found[0].shape[2:]) == (1, 1) and argument(conv, 6, 1) == 1
     still = {*argument(conv, 3, [1, 1])} == {1} and {*argument(conv, 4, [0, 0])} == {0}
-    return single and still and weight.shape[1] % 2 == 0
+    return found if single and still and found[0].shape[1] % 2 == 0 else None
 
 
 def _overwritten(graph: Graph, tail: _Tail) -> bool:
@@ -119,13 +118,12 @@ _SHORTCUT = 4
 """Index of the shortcut in the arguments of `gated_tail_`."""
 
 
-def _replace(graph: Graph, tail: _Tail, dtype: torch.dtype) -> None:
-    found = graph.weights(tail.conv)
-    if found is None:
-        raise RuntimeError("a convolution without weights")
+def _replace(
+    graph: Graph, tail: _Tail, weights: tuple[Tensor, Tensor | None], dtype: torch.dtype
+) -> None:
     last, shortcut = tail.last, tail.shortcut
     gate, input_gate = (g and _flat(graph, g, last) for g in (tail.gate, tail.input_gate))
-    layer = _layer(graph, *found, dtype, last)
+    layer = _layer(graph, *weights, dtype, last)
     arguments = (tail.x, *layer, gate, shortcut, tail.activation, input_gate)
     # The operator must not write in place to a tensor that it also reads.
     read = [_base(node) for node in (tail.x, gate, input_gate) if node is not None]

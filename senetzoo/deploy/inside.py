@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from senetzoo._utils.pixels import eight_bits, upright
+from senetzoo._utils.pixels import with_channels
 from senetzoo.deploy.program import IMAGES, PROBABILITIES
 from senetzoo.nn.preprocessing import Preprocessing
 
@@ -33,7 +33,7 @@ def photograph(image: Image | Tensor, channels: int) -> Tensor:
     if isinstance(image, Tensor):
         array = image.permute(1, 2, 0).numpy()
         image = PILImage.fromarray(array[..., 0] if array.shape[2] == 1 else array)
-    pixels = eight_bits(upright(image)).convert("RGB" if channels == 3 else "L")
+    pixels = with_channels(image, channels)
     return torch.from_numpy(np.array(pixels)).reshape(pixels.height, pixels.width, channels)
 
 
@@ -58,7 +58,7 @@ class Preprocess(nn.Module):
     def forward(self, photographs: Tensor) -> Tensor:
         """uint8 (N, H, W, C) to fp32 (N, C, size, size)."""
         x = photographs.permute(0, 3, 1, 2)
-        shorter = _least(*x.shape[2:])
+        shorter = torch.sym_min(*x.shape[2:])  # type: ignore[no-untyped-call]
         size = [self.resize * side // shorter for side in x.shape[2:]]
         antialias = {} if self.mode == "nearest-exact" else {"antialias": True}
         x = F.interpolate(x, size=size, mode=self.mode, **antialias)
@@ -69,11 +69,6 @@ class Preprocess(nn.Module):
             start = rest // 2 + rest % 2 * (rest // 2 % 2)
             x = x.index_select(axis, torch.arange(self.size) + start)
         return x.to(torch.float32).div(255).sub(self.mean).div(self.std)
-
-
-def _least(first: int, second: int) -> int:
-    """The smaller of two lengths, which may be symbolic."""
-    return torch.sym_min(first, second)  # type: ignore[no-any-return, no-untyped-call]
 
 
 class Probabilities(nn.Module):

@@ -24,7 +24,7 @@ from senetzoo.gates import GATES
 from senetzoo.io import timm
 from senetzoo.nn.classifier import Classifier
 from senetzoo.nn.preprocessing import Preprocessing
-from senetzoo.nn.report import LoadReport
+from senetzoo.nn.report import LoadReport, Pinned
 from senetzoo.nn.slots import Site
 from senetzoo.policies.algebra import NONE, Gate, resolve
 from senetzoo.policies.recover import recovered
@@ -132,7 +132,7 @@ def _reader(
     versions: Mapping[str, str] | None = None,
 ) -> Callable[[Classifier | None], tuple[dict[str, Tensor], LoadReport]]:
     """A function that reads the tensors of a folder or repository and makes their load report."""
-    pinned: Literal["sha256", ""] = "sha256" if sha256 else ""
+    pinned: Pinned = "sha256" if sha256 else ""
 
     def load(_: Classifier | None) -> tuple[dict[str, Tensor], LoadReport]:
         if edited := own.changed(versions or {}):

@@ -22,7 +22,7 @@ from senetzoo.weights.cache import hub_cache, or_spare
 from senetzoo.weights.http import endpoint, explain, persistently, status
 from senetzoo.weights.load import Trained
 from senetzoo.weights.load import read as read_tensors
-from senetzoo.weights.manifest import manifest
+from senetzoo.weights.manifest import Entry, manifest
 
 PREFIX = "hf-hub:"
 CARD = "README.md"
@@ -186,15 +186,14 @@ def stage(
     The card is the file `own`, or generated if that is None, with the `result` of the run that
     trained the network.
     """
-    report = provenance(model)
-    entry = manifest().get(report.tag) if report is not None else None
-    if report is not None and entry is not None:
-        # The manifest doesn't describe weights that were changed while or after they were loaded.
+    report, tag = provenance(model), ""
+    entry: Entry | None = None
+    # The manifest doesn't describe weights that were changed while or after they were loaded.
+    if report and not (report.replaced or report.changed or report.origin == "folder"):
+        known = manifest().get(report.tag)
         # Changes that belong to the file itself are recorded under the file's name.
-        same = all(where == entry.source.file for where, _ in report.adapted)
-        if report.replaced or report.changed or report.origin == "folder" or not same:
-            entry = None
-    tag = report.tag if report is not None and entry is not None else ""
+        if known and all(where == known.source.file for where, _ in report.adapted):
+            tag, entry = report.tag, known
     save(model, folder, format=format)
     if own is None:
         description = describe(model, (folder / WEIGHTS).read_bytes())

@@ -31,6 +31,7 @@ from senetzoo.io.folder import (
     read_description,
 )
 from senetzoo.nn.classifier import Classifier
+from senetzoo.nn.head import check_classes
 from senetzoo.nn.modes import inside
 from senetzoo.nn.preprocessing import Preprocessing
 from senetzoo.nn.provenance import calibration
@@ -273,7 +274,7 @@ def describe(
         if preprocessing is None and report.preprocessing is not None and model.in_chans in (1, 3):
             preprocessing = report.preprocessing.for_channels(model.in_chans)
     if classes is not None:
-        _check_classes(classes, model.num_classes)
+        check_classes("save", classes, model.num_classes)
     if preprocessing is not None and preprocessing.channels != model.in_chans:
         raise ConfigError(
             f"save got a preprocessing for {preprocessing.channels} channels.",
@@ -316,21 +317,6 @@ def _check_built(model: Classifier) -> None:
                 f"{built.get(path, 'nothing')}.",
                 "Save its state_dict() yourself, with safetensors",
             )
-
-
-def _check_classes(classes: Sequence[str], number: int) -> None:
-    if isinstance(classes, str) or not all(isinstance(name, str) for name in classes):
-        raise ConfigError(
-            f"save got classes={classes!r}.",
-            "classes is a sequence of names, one for each class.",
-            'Type for example: classes=("cat", "dog")',
-        )
-    if len(classes) != number:
-        raise ConfigError(
-            f"save got {len(classes)} class names.",
-            f"The network has {number} classes.",
-            "Give one name for each, in the order of the logits",
-        )
 
 
 def _looks(model: nn.Module) -> dict[str, str]:

@@ -129,11 +129,6 @@ class EfficientNetConfig(Config):
             for fused, e, k, s, channels, blocks in rows
         )
 
-    @property
-    def strides(self) -> tuple[int, ...]:
-        """Strides of the stem and of each stage's first block."""
-        return stem_and_stages((stride for _, _, _, stride, _, _ in self.stages), small=self.small)
-
     def build(self) -> EfficientNet:
         return EfficientNet(self)
 
@@ -174,13 +169,13 @@ class EfficientNet(InvertedNet):
 
     def __init__(self, config: EfficientNetConfig) -> None:
         norm = partial(nn.BatchNorm2d, eps=config.eps, momentum=config.momentum)
-        stem_stride, *strides = config.strides
+        strides = stem_and_stages((row[3] for row in config.stages), small=config.small)
         stem = rounded(TABLES[config.table][0] * config.width)
         stages = stages_of(
             [[row] * row[-1] for row in config.stages],
             partial(_block, norm=norm),
             inputs=stem,
-            strides=strides,
+            strides=strides[1:],
             drop_path=config.drop_path,
         )
         inputs = stages[-1][-1].outputs
@@ -188,14 +183,14 @@ class EfficientNet(InvertedNet):
         last = 4 * inputs if config.table == "v1" else HEAD_WIDTH
         super().__init__(
             config,
-            stem=conv_norm(config.in_chans, stem, 3, stem_stride, norm=norm, act=nn.SiLU),
+            stem=conv_norm(config.in_chans, stem, 3, strides[0], norm=norm, act=nn.SiLU),
             stages=stages,
             last=conv_norm(inputs, last, 1, norm=norm, act=nn.SiLU),
             classifier=nn.Sequential(
                 dropout(config.dropout),
                 nn.Linear(last, config.num_classes),
             ),
-            strides=config.strides,
+            strides=strides,
             nested=True,
         )
 

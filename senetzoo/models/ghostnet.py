@@ -12,8 +12,6 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from dataclasses import dataclass
-from itertools import accumulate
-from operator import mul
 from typing import Annotated
 
 import torch
@@ -22,7 +20,7 @@ from torch.nn import functional as F
 
 from senetzoo._utils.checks import Gt, Le, Rate
 from senetzoo.models.family import Family, arxiv
-from senetzoo.models.inverted import conv_norm, rounded, stem_and_stages
+from senetzoo.models.inverted import conv_norm, reductions, rounded, stem_and_stages
 from senetzoo.nn.classifier import Classifier, Config
 from senetzoo.nn.drop_path import DropPath, linear_rates
 from senetzoo.nn.init import init_separable
@@ -69,11 +67,6 @@ class GhostNetConfig(Config):
 
     dropout: Rate = 0.2
     width: Annotated[float, Gt(0), Le(8)] = 1.0
-
-    @property
-    def strides(self) -> tuple[int, ...]:
-        """Strides of the stem and of each stage's first block."""
-        return stem_and_stages((1, 2, 2, 2, 2), small=self.small)
 
     def build(self) -> GhostNet:
         return GhostNet(self)
@@ -138,19 +131,19 @@ class GhostNet(Classifier):
 
     def __init__(self, config: GhostNetConfig) -> None:
         super().__init__(config)
-        stem_stride, *strides = config.strides
+        strides = stem_and_stages((1, 2, 2, 2, 2), small=config.small)
 
         def channels(full: int) -> int:
             return rounded(full * config.width, 4)
 
         inputs = width = channels(STEM_WIDTH)
-        self.conv_stem = nn.Conv2d(config.in_chans, inputs, 3, stem_stride, 1, bias=False)
+        self.conv_stem = nn.Conv2d(config.in_chans, inputs, 3, strides[0], 1, bias=False)
         self.bn1 = nn.BatchNorm2d(inputs)
         self.act1 = nn.ReLU(inplace=True)
         self.blocks = nn.Sequential()
         levels, widths = [], []
         every_rate = linear_rates(config.drop_path, [sum(map(len, parts)) for parts in STAGES])
-        for parts, stride, rates in zip(STAGES, strides, every_rate, strict=True):
+        for parts, stride, rates in zip(STAGES, strides[1:], every_rate, strict=True):
             start, rate = len(self.blocks), iter(rates)
             for rows in parts:
                 blocks = nn.Sequential()
@@ -167,8 +160,7 @@ class GhostNet(Classifier):
         self.blocks.append(nn.Sequential(last))
         levels[0][:0] = ["conv_stem", "bn1", "act1"]
         levels[-1].append(f"blocks.{len(self.blocks) - 1}")
-        reductions = [*accumulate(config.strides, mul)][1:]
-        self.set_levels(levels, reductions, [*widths[:-1], width])
+        self.set_levels(levels, reductions(strides), [*widths[:-1], width])
         self.avgpool = nn.AdaptiveAvgPool2d(1)
         self.conv_head = nn.Conv2d(width, HEAD_WIDTH, 1)
         self.dropout = nn.Dropout(config.dropout) if config.dropout else None

@@ -42,6 +42,11 @@ def stem_and_stages(stages: Iterable[int], *, small: bool) -> tuple[int, ...]:
     return tuple(1 if index in (first, second) else s for index, s in enumerate(strides))
 
 
+def reductions(strides: Iterable[int]) -> list[int]:
+    """Stride of each stage's map relative to the image, from those of `stem_and_stages`."""
+    return [*accumulate(strides, mul)][1:]
+
+
 def conv_norm(
     inputs: int,
     outputs: int,
@@ -179,7 +184,7 @@ class InvertedNet(Classifier):
         self.features = nn.Sequential(*layers, last)
         widths = [blocks[-1].outputs for blocks in stages[:-1]]
         end = last.get_submodule("0").get_parameter("weight").shape[0]
-        self.set_levels(levels, [*accumulate(strides, mul)][1:], [*widths, end])
+        self.set_levels(levels, reductions(strides), [*widths, end])
         self.avgpool = nn.AdaptiveAvgPool2d(1)
         self.classifier = classifier
         init_separable(self)

@@ -10,8 +10,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from itertools import accumulate
-from operator import mul
 from typing import Annotated
 
 from torch import Tensor, nn
@@ -21,6 +19,7 @@ from senetzoo.models.family import Family, arxiv
 from senetzoo.models.inverted import (
     InvertedResidual,
     conv_norm,
+    reductions,
     rounded,
     stages_of,
     stem_and_stages,
@@ -61,11 +60,6 @@ class MNASNetConfig(Config):
 
     dropout: Rate = 0.2
     width: Annotated[float, Gt(0), Le(8)] = 1.0
-
-    @property
-    def strides(self) -> tuple[int, ...]:
-        """Strides of the stem and of each stage's first block."""
-        return stem_and_stages((stride for *_, stride in STAGES), small=self.small)
 
     def build(self) -> MNASNet:
         return MNASNet(self)
@@ -108,18 +102,18 @@ class MNASNet(Classifier):
     def __init__(self, config: MNASNetConfig) -> None:
         super().__init__(config)
         norm = partial(nn.BatchNorm2d, momentum=MOMENTUM)
-        stem_stride, *strides = config.strides
+        strides = stem_and_stages((stride for *_, stride in STAGES), small=config.small)
         stem, inputs = (rounded(width * config.width) for width in STEM_WIDTHS)
         stages = stages_of(
             [[row] * row[3] for row in STAGES],
             partial(_block, factor=config.width, norm=norm),
             inputs=inputs,
-            strides=strides,
+            strides=strides[1:],
             drop_path=config.drop_path,
         )
         widths = [blocks[-1].outputs for blocks in stages[:-1]]
         before = [
-            *conv_norm(config.in_chans, stem, 3, stem_stride, norm=norm, act=nn.ReLU),
+            *conv_norm(config.in_chans, stem, 3, strides[0], norm=norm, act=nn.ReLU),
             *conv_norm(stem, stem, 3, groups=stem, norm=norm, act=nn.ReLU),
             *conv_norm(stem, inputs, 1, norm=norm),
         ]
@@ -129,7 +123,7 @@ class MNASNet(Classifier):
         levels[0][:0] = [f"layers.{index}" for index in range(len(before))]
         end = len(before) + len(stages)
         levels[-1] += [f"layers.{index}" for index in range(end, end + len(last))]
-        self.set_levels(levels, [*accumulate(config.strides, mul)][1:], [*widths, HEAD_WIDTH])
+        self.set_levels(levels, reductions(strides), [*widths, HEAD_WIDTH])
         self.avgpool = nn.AdaptiveAvgPool2d(1)
         self.classifier = nn.Sequential(
             dropout(config.dropout), nn.Linear(HEAD_WIDTH, config.num_classes)

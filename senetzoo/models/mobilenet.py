@@ -9,15 +9,13 @@ Child names are timm's, so the state dict of its ``mobilenetv1_100`` loads stric
 from __future__ import annotations
 
 from dataclasses import dataclass
-from itertools import accumulate
-from operator import mul
 from typing import Annotated, ClassVar, Literal
 
 from torch import Tensor, nn
 
 from senetzoo._utils.checks import Gt, Le
 from senetzoo.models.family import Family, arxiv
-from senetzoo.models.inverted import rounded, stem_and_stages
+from senetzoo.models.inverted import reductions, rounded, stem_and_stages
 from senetzoo.nn.classifier import Classifier, Config
 from senetzoo.nn.init import init_separable
 from senetzoo.nn.slots import Slots, unit
@@ -55,11 +53,6 @@ class MobileNetConfig(Config):
         """Channels of a layer that has `full` channels at width 1."""
         return rounded(full * self.width)
 
-    @property
-    def strides(self) -> tuple[int, ...]:
-        """Strides of the stem and of each stage's first block."""
-        return stem_and_stages((stride for stride, _, _ in STAGES), small=self.small)
-
     def build(self) -> MobileNet:
         return MobileNet(self)
 
@@ -95,13 +88,13 @@ class MobileNet(Classifier):
     def __init__(self, config: MobileNetConfig) -> None:
         super().__init__(config)
         act = nn.ReLU6 if config.act == "relu6" else nn.ReLU
-        stem_stride, *strides = config.strides
+        strides = stem_and_stages((stride for stride, _, _ in STAGES), small=config.small)
         inputs = config.channels(STEM_WIDTH)
-        self.conv_stem = nn.Conv2d(config.in_chans, inputs, 3, stem_stride, 1, bias=False)
+        self.conv_stem = nn.Conv2d(config.in_chans, inputs, 3, strides[0], 1, bias=False)
         self.bn1 = nn.BatchNorm2d(inputs)
         self.act = act(inplace=True)
         self.blocks = nn.Sequential()
-        for first, (_, width, depth) in zip(strides, STAGES, strict=True):
+        for first, (_, width, depth) in zip(strides[1:], STAGES, strict=True):
             stage = nn.Sequential()
             for index in range(depth):
                 outputs = config.channels(width)
@@ -111,7 +104,7 @@ class MobileNet(Classifier):
         levels = [[f"blocks.{index}"] for index in range(len(STAGES))]
         levels[0][:0] = ["conv_stem", "bn1", "act"]
         widths = (config.channels(width) for _, width, _ in STAGES)
-        self.set_levels(levels, [*accumulate(config.strides, mul)][1:], widths)
+        self.set_levels(levels, reductions(strides), widths)
         # It has the config's dropout, which neither the paper nor timm has.
         self.add_head(inputs)
         init_separable(self)

@@ -58,11 +58,6 @@ class MobileNetV2Config(Config):
     dropout: Rate = 0.2
     width: Annotated[float, Gt(0), Le(8)] = 1.0
 
-    @property
-    def strides(self) -> tuple[int, ...]:
-        """Strides of the stem and of each stage's first block."""
-        return stem_and_stages((stride for *_, stride in STAGES), small=self.small)
-
     def build(self) -> MobileNetV2:
         return MobileNetV2(self)
 
@@ -91,27 +86,27 @@ class MobileNetV2(InvertedNet):
     """MobileNetV2: built by `MobileNetV2Config.build`."""
 
     def __init__(self, config: MobileNetV2Config) -> None:
-        stem_stride, *strides = config.strides
+        strides = stem_and_stages((stride for *_, stride in STAGES), small=config.small)
         stem = rounded(STEM_WIDTH * config.width)
         stages = stages_of(
             [[row] * row[2] for row in STAGES],
             partial(_block, factor=config.width),
             inputs=stem,
-            strides=strides,
+            strides=strides[1:],
             drop_path=config.drop_path,
         )
         inputs = stages[-1][-1].outputs
         last = rounded(HEAD_WIDTH * max(1.0, config.width))
         super().__init__(
             config,
-            stem=conv_norm(config.in_chans, stem, 3, stem_stride, act=nn.ReLU6),
+            stem=conv_norm(config.in_chans, stem, 3, strides[0], act=nn.ReLU6),
             stages=stages,
             last=conv_norm(inputs, last, 1, act=nn.ReLU6),
             classifier=nn.Sequential(
                 dropout(config.dropout),
                 nn.Linear(last, config.num_classes),
             ),
-            strides=config.strides,
+            strides=strides,
         )
 
 

@@ -97,11 +97,6 @@ class MobileNetV3Config(Config):
         rows, _ = TABLES[self.table]
         return [list(stage) for _, stage in groupby(rows, lambda row: row[2])]
 
-    @property
-    def strides(self) -> tuple[int, ...]:
-        """Strides of the stem and of each stage's first block."""
-        return stem_and_stages((stage[0][-1] for stage in self.stages), small=self.small)
-
     def build(self) -> MobileNetV3:
         return MobileNetV3(self)
 
@@ -134,19 +129,19 @@ class MobileNetV3(InvertedNet):
     def __init__(self, config: MobileNetV3Config) -> None:
         norm = partial(nn.BatchNorm2d, eps=config.eps, momentum=0.01)
         conv = partial(conv_norm, norm=norm)
-        stem_stride, *strides = config.strides
+        strides = stem_and_stages((rows[0][-1] for rows in config.stages), small=config.small)
         stages = stages_of(
             config.stages,
             partial(_block, conv=conv),
             inputs=STEM_WIDTH,
-            strides=strides,
+            strides=strides[1:],
             drop_path=config.drop_path,
         )
         inputs = stages[-1][-1].outputs
         last, hidden = 6 * inputs, TABLES[config.table][1]
         super().__init__(
             config,
-            stem=conv(config.in_chans, STEM_WIDTH, 3, stem_stride, act=nn.Hardswish),
+            stem=conv(config.in_chans, STEM_WIDTH, 3, strides[0], act=nn.Hardswish),
             stages=stages,
             last=conv(inputs, last, 1, act=nn.Hardswish),
             classifier=nn.Sequential(
@@ -155,7 +150,7 @@ class MobileNetV3(InvertedNet):
                 dropout(config.dropout),
                 nn.Linear(hidden, config.num_classes),
             ),
-            strides=config.strides,
+            strides=strides,
         )
 
 

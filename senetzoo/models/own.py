@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import inspect
 from collections.abc import Mapping
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeAlias, TypeVar
 
 from torch import Tensor, nn
 
@@ -13,6 +13,10 @@ from senetzoo.errors import ConfigError
 from senetzoo.models.family import Family, Paper
 from senetzoo.nn.classifier import Classifier, Config
 from senetzoo.nn.maps import FeatureInfos
+
+T = TypeVar("T")
+Options: TypeAlias = Mapping[str, tuple[type, Any]]
+"""Type and default of each argument of a class that is an option."""
 
 
 class OwnConfig(Config):
@@ -102,18 +106,19 @@ class OwnNetwork(Classifier):
         )
 
 
-def family_of(kind: type[nn.Module], name: str, options: Mapping[str, tuple[type, Any]]) -> Family:
-    """A family with one network, of class `kind` and with the options of that class."""
+def subclass_for(base: type[T], kind: type[nn.Module], name: str, options: Options) -> type[T]:
+    """A frozen dataclass with the options of `kind`, named like it, in which `module` is `kind`."""
     space = {"name": name, "module": kind, "__doc__": kind.__doc__, "__module__": kind.__module__}
     fields = [(field, *rest) for field, rest in options.items()]
-    made = dataclasses.make_dataclass(
-        f"{kind.__name__}Config",
-        fields,
-        bases=(OwnConfig,),
-        namespace=space,
-        frozen=True,
-        kw_only=True,
+    title = kind.__name__ + ("Config" if issubclass(base, Config) else "")
+    return dataclasses.make_dataclass(
+        title, fields, bases=(base,), namespace=space, frozen=True, kw_only=True
     )
+
+
+def family_of(kind: type[nn.Module], name: str, options: Options) -> Family:
+    """A family with one network, of class `kind` and with the options of that class."""
+    made = subclass_for(OwnConfig, kind, name, options)
     given = inspect.signature(kind).parameters
     usual = {
         field: given[field].default

@@ -21,10 +21,10 @@ from torch import Tensor, nn
 
 from senetzoo._utils.checks import Gt, PositiveFloat, PositiveInt
 from senetzoo.models.family import Family, arxiv
-from senetzoo.models.inverted import conv_norm, rounded
+from senetzoo.models.inverted import conv_norm, reductions, rounded, stem_and_stages
 from senetzoo.nn.classifier import Classifier, Config
 from senetzoo.nn.drop_path import DropPath, linear_rates
-from senetzoo.nn.slots import Position, Slots, residual
+from senetzoo.nn.slots import Slots, residual
 
 STEM_WIDTH = 32
 
@@ -64,12 +64,6 @@ class RegNetConfig(Config):
             for width, blocks in groupby(widths)
         )
 
-    @property
-    def strides(self) -> tuple[int, ...]:
-        """Strides of the stem and of each stage's first block."""
-        first = 1 if self.small else 2
-        return (first, first, *(2 for _ in self.stages[1:]))
-
     def build(self) -> RegNet:
         return RegNet(self)
 
@@ -94,8 +88,7 @@ class Bottleneck(nn.Module):
         )
         self.drop_path = DropPath(drop_path) if drop_path else None
         self.activation = nn.ReLU(inplace=True)
-        channels: dict[Position, int] = {"pre": inputs, "standard": outputs, "post": outputs}
-        self.slots = Slots({**channels, "identity": outputs, "inner": outputs})
+        self.slots = Slots.residual(inputs, outputs, outputs)
 
     def branch(self, x: Tensor) -> Tensor:
         """The convolutions."""
@@ -121,25 +114,24 @@ class RegNet(Classifier):
 
     def __init__(self, config: RegNetConfig) -> None:
         super().__init__(config)
-        stem_stride, *strides = config.strides
-        self.stem = conv_norm(config.in_chans, STEM_WIDTH, 3, stem_stride, act=nn.ReLU)
-        inputs, total = STEM_WIDTH, stem_stride
+        strides = stem_and_stages([2] * len(config.stages), small=config.small)
+        self.stem = conv_norm(config.in_chans, STEM_WIDTH, 3, strides[0], act=nn.ReLU)
+        inputs = STEM_WIDTH
         rates = linear_rates(config.drop_path, [depth for _, depth in config.stages])
         self.trunk_output = nn.Sequential()
-        levels, reductions = [], []
+        levels = []
         for number, (width, _) in enumerate(config.stages, 1):
             blocks: OrderedDict[str, nn.Module] = OrderedDict()
             for index, drop_path in enumerate(rates[number - 1]):
-                stride = 1 if index else strides[number - 1]
+                stride = 1 if index else strides[number]
                 block = Bottleneck(inputs, width, stride, config.group, drop_path)
                 blocks[f"block{number}-{index}"] = block
                 inputs = width
             self.trunk_output.add_module(f"block{number}", nn.Sequential(blocks))
             levels.append([f"trunk_output.block{number}"])
-            total *= strides[number - 1]
-            reductions.append(total)
         levels[0].insert(0, "stem")
-        self.set_levels(levels, reductions, [width for width, _ in config.stages])
+        widths = [width for width, _ in config.stages]
+        self.set_levels(levels, reductions(strides), widths)
         self.add_head(inputs)
         for module in self.modules():
             if isinstance(module, nn.Conv2d):

@@ -51,11 +51,6 @@ class RepVGGConfig(Config):
     last: Annotated[float, Gt(0), Le(8)] = 2.5
 
     @property
-    def strides(self) -> tuple[int, ...]:
-        """Stride of each stage's first layer."""
-        return stem_and_stages((2,) * len(self.depths), small=self.small)
-
-    @property
     def widths(self) -> list[int]:
         """Channels of each stage."""
         factors = [self.width] * (len(self.depths) - 1) + [self.last]
@@ -99,10 +94,11 @@ class RepVGG(Classifier):
 
     def __init__(self, config: RepVGGConfig) -> None:
         super().__init__(config)
-        (inputs, *widths), (stride, *strides) = config.widths, config.strides
-        self.stem = RepVGGBlock(config.in_chans, inputs, stride, first=True)
+        strides = stem_and_stages([2] * len(config.depths), small=config.small)
+        inputs, *widths = config.widths
+        self.stem = RepVGGBlock(config.in_chans, inputs, strides[0], first=True)
         self.blocks = nn.Sequential()
-        for outputs, depth, first in zip(widths, config.depths, strides, strict=True):
+        for outputs, depth, first in zip(widths, config.depths, strides[1:], strict=True):
             stage = nn.Sequential()
             for index in range(depth):
                 stride = 1 if index else first
@@ -110,7 +106,7 @@ class RepVGG(Classifier):
                 inputs = outputs
             self.blocks.append(stage)
         levels = [["stem"], *([f"blocks.{index}"] for index in range(len(widths)))]
-        self.set_levels(levels, accumulate(config.strides, mul), config.widths)
+        self.set_levels(levels, accumulate(strides, mul), config.widths)
         self.avgpool = nn.AdaptiveAvgPool2d(1)
         self.dropout = nn.Dropout(config.dropout) if config.dropout else None
         self.head = nn.Sequential(OrderedDict(fc=nn.Linear(inputs, config.num_classes)))

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
-from functools import partial
+from contextlib import contextmanager, nullcontext
 
 import torch
 from torch import Tensor, nn
@@ -23,15 +22,12 @@ def recomputed(owner: nn.Module, function: Callable[..., Tensor], *inputs: Tenso
         # The compiled graph updates the statistics once, and doesn't support context_fn.
         return checkpoint(function, *inputs, use_reentrant=False)  # type: ignore[no-any-return]
     return checkpoint(  # type: ignore[no-any-return]
-        function, *inputs, use_reentrant=False, context_fn=partial(_contexts, owner)
+        function,
+        *inputs,
+        use_reentrant=False,
+        # The context managers of the first and of the second run.
+        context_fn=lambda: (nullcontext(), _without_statistics(owner)),
     )
-
-
-def _contexts(
-    owner: nn.Module,
-) -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
-    """The context managers of the first and the second run."""
-    return nullcontext(), _without_statistics(owner)
 
 
 @contextmanager

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from torch import nn
+
+from senetzoo.errors import ConfigError
 
 # The error of functions that need classes.
 NO_CLASSIFIER = (
@@ -31,3 +35,19 @@ def linear_like(layer: nn.Linear | NoClassifier, outputs: int, model: nn.Module)
     return nn.Linear(
         layer.in_features, outputs, _biased(layer), device=like.device, dtype=like.dtype
     )
+
+
+def check_classes(function: str, classes: Sequence[str], number: int) -> None:
+    """Raise `ConfigError` if the `classes` that a function got aren't `number` names."""
+    if isinstance(classes, str) or not all(isinstance(name, str) for name in classes):
+        raise ConfigError(
+            f"{function} got classes={classes!r}.",
+            "classes is a sequence of names, one for each class.",
+            'Type for example: classes=("cat", "dog")',
+        )
+    if len(classes) != number:
+        raise ConfigError(
+            f"{function} got {len(classes)} class names.",
+            f"The network has {number} classes.",
+            "Give one name for each, in the order of the logits",
+        )

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from senetzoo._utils.checks import Gt, Le, PositiveFloat, PositiveInt, check
-from senetzoo._utils.pixels import eight_bits, upright
+from senetzoo._utils.pixels import with_channels
 from senetzoo._utils.torchvision import import_torchvision
 from senetzoo.errors import ConfigError, DataError, check_fields
 
@@ -106,7 +106,7 @@ class Preprocessing:
                 "Type for example: transform(PIL.Image.open(path))",
             )
         else:
-            pixels = eight_bits(upright(image)).convert("RGB" if len(self.mean) == 3 else "L")
+            pixels = with_channels(image, self.channels)
         height, width = functional.get_size(pixels)
         longest = _STRIP * min(height, width)
         if max(height, width) > longest:

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, TypeAlias
 
 if TYPE_CHECKING:
     from senetzoo.nn.preprocessing import Preprocessing
+
+
+Pinned: TypeAlias = Literal["sha256", "prefix", "sha1", ""]
+"""What a file is checked by: its sha256, the start of it, its SHA-1, or nothing."""
 
 
 @dataclass(frozen=True)
@@ -41,7 +45,7 @@ class LoadReport:
     classes: tuple[str, ...] = ()
     replaced: tuple[tuple[str, str], ...] = ()
     adapted: tuple[tuple[str, str], ...] = ()
-    pinned: Literal["sha256", "prefix", "sha1", ""] = "sha256"
+    pinned: Pinned = "sha256"
     preprocessing: Preprocessing | None = None
     changed: tuple[str, ...] = ()
 

@@ -283,7 +283,7 @@ def _deterministic(wanted: bool) -> Iterator[None]:
     if not wanted:
         yield
         return
-    # cuBLAS requires it in this mode. The lock of `variable_set` isn't needed, because a process
+    # cuBLAS requires it in this mode. The lock `PROCESS` isn't needed, because a process
     # trains one run at a time, and would be held for the whole run.
     name = "CUBLAS_WORKSPACE_CONFIG"
     had = name in os.environ

@@ -22,8 +22,9 @@ from senetzoo._utils import files
 from senetzoo._utils.environment import bad_certificates
 from senetzoo._utils.files import user_path
 from senetzoo.errors import ConfigError, WeightsError
+from senetzoo.nn.report import Pinned
 from senetzoo.weights import lock, manifest
-from senetzoo.weights.manifest import Entry, Pinned
+from senetzoo.weights.manifest import Entry
 
 T = TypeVar("T")
 EMBEDDED = Path(__file__).parent / "embedded"

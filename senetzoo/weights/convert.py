@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -234,16 +233,16 @@ def by_structure(state: Mapping[str, Tensor], build: Build) -> Conversion:
     model = build(changes, "")
     try:
         mapping = _matched(state, model)
-    except WeightsError:
+    except WeightsError as error:
         if "shortcut" not in _fields(model):
             raise
         # A shortcut without parameters leaves no trace but that they are missing.
-        padded = build(changes | {"shortcut": "pad"}, "")
-        with suppress(WeightsError):
-            mapping = _matched(state, padded)
-            changes, model = changes | {"shortcut": "pad"}, padded
-        if model is not padded:
-            raise
+        changes |= {"shortcut": "pad"}
+        model = build(changes, "")
+        try:
+            mapping = _matched(state, model)
+        except WeightsError:
+            raise error from None
     result = {}
     for name, tensor in model.state_dict().items():
         if name in mapping:

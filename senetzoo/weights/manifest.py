@@ -17,6 +17,7 @@ from senetzoo._utils.checks import Ge, Le, Pattern, Scalar, from_json
 from senetzoo._utils.documents import check_schema, parse_json, reading
 from senetzoo.errors import BrokenError, ConfigError, WeightsError, nearest
 from senetzoo.nn.preprocessing import Preprocessing
+from senetzoo.nn.report import Pinned
 
 SCHEMA = 3
 FILE = "weights_manifest.json"
@@ -33,8 +34,6 @@ _ADDRESS = Pattern(r"(?s)https://.*", "an address that begins with https://")
 _PREFIX = Pattern(r"[0-9a-f]{8,64}", "the first 8 or more digits of a hash")
 _HASH = Pattern(r"[0-9a-f]{64}", "a hash of 64 lower-case hexadecimal digits")
 _SHA1 = Pattern(r"[0-9a-f]{40}", "a SHA-1 hash of 40 lower-case hexadecimal digits")
-Pinned: TypeAlias = Literal["sha256", "prefix", "sha1", ""]
-"""What a file is checked by: its sha256, the start of it, its SHA-1, or nothing."""
 Sha256: TypeAlias = Annotated[str, _HASH]
 Commit: TypeAlias = Annotated[str, _COMMIT]
 Dialect: TypeAlias = Literal[

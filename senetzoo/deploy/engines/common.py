@@ -18,12 +18,11 @@ from senetzoo._utils.environment import threads_set, unwarned
 from senetzoo.deploy.engines.streams import in_streams
 from senetzoo.errors import ConfigError, MissingExtraError, SenetzooError, explained
 from senetzoo.nn.modes import TORCH_DTYPES
+from senetzoo.nn.slots import Layout
 
 Dtype: TypeAlias = Literal["fp32", "bf16", "int8"]
-Layout: TypeAlias = Literal["nchw", "nhwc"]
 Runner: TypeAlias = Callable[[Tensor], Tensor]
 
-DTYPES: tuple[Dtype, ...] = get_args(Dtype)
 LAYOUTS: tuple[Layout, ...] = get_args(Layout)
 
 _MEMORY = {"nchw": torch.contiguous_format, "nhwc": torch.channels_last}

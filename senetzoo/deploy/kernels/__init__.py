@@ -15,7 +15,7 @@ from pathlib import Path
 
 import torch
 
-from senetzoo._utils.environment import PROCESS, compiler_missing
+from senetzoo._utils.environment import PROCESS, compiler_missing, compilers
 from senetzoo._utils.files import atomically, locked
 from senetzoo.deploy.tail import RELU, gated_tail, pack
 from senetzoo.errors import ConfigError, first_line
@@ -84,11 +84,7 @@ def _triton_missing(device: torch.device) -> tuple[str, str]:
 
 def _command(capability: str) -> list[str]:
     """The compiler and its options, without the output file."""
-    from torch._inductor import config
-
-    words = config.cpp.cxx
-    names = (words,) if isinstance(words, str) else tuple(name for name in words if name)
-    compiler = next(filter(None, map(shutil.which, names)))
+    compiler = next(filter(None, map(shutil.which, compilers())))
     root = Path(torch.__file__).parent
     flags = _FLAGS[capability]
     if capability == "AVX512" and torch.cpu._is_avx512_bf16_supported():

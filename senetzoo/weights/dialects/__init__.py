@@ -79,14 +79,11 @@ def counterpart(dialect: str, name: str) -> Counterpart:
     """
     networks = counterparts(dialect)
     if name not in networks:
+        such = f", such as {next(iter(networks))}" if networks else ""
         raise WeightsError(
             f"No network of senetzoo is {dialect}'s {name!r}.",
-            f"There are counterparts of {len(networks)} of its networks.",
-            nearest(name, networks)
-            or "".join(
-                f"Type for example: counterpart({dialect!r}, {first!r})"
-                for first in list(networks)[:1]
-            ),
+            f"There are counterparts of {len(networks)} of its networks{such}.",
+            nearest(name, networks),
         )
     return networks[name]
 

@@ -129,11 +129,9 @@ def _unit(found: re.Match[str]) -> str:
 
 def _unit_of(number: int, model: Classifier) -> str:
     """The unit that is the block of that number, from 0, in the network."""
-    stages = [len(blocks) for blocks in model.stages()]
-    stage = 0
-    while number >= stages[stage]:
-        number, stage = number - stages[stage], stage + 1
-    return f"features.stage{stage + 1}.unit{number + 1}."
+    stages = enumerate(model.stages(), 1)
+    places = [(n, unit) for n, blocks in stages for unit in range(1, len(blocks) + 1)]
+    return "features.stage{}.unit{}.".format(*places[number])
 
 
 _DEEP = {"0": "conv1.conv", "1": "conv1.bn", "3": "conv2.conv", "4": "conv2.bn", "6": "conv3.conv"}

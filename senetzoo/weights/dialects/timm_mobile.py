@@ -53,7 +53,7 @@ _LAYERS = (("conv_pw", "conv_dw", "conv_pwl"), ("conv_dw", "conv_pw"))
 
 def _flat(name: str, model: Classifier) -> str | None:
     """MobileNetV2 and V3: blocks in a row here, in stages there."""
-    stages = [len(blocks) for blocks in model.stages()]
+    places = [(n, at) for n, blocks in enumerate(model.stages()) for at, _ in enumerate(blocks)]
     found = re.fullmatch(r"features\.(\d+)\.(.+)", name)
     if found is None:
         return rewritten(
@@ -62,8 +62,8 @@ def _flat(name: str, model: Classifier) -> str | None:
     number, rest = int(found[1]) - 1, found[2]
     if number < 0:
         return rewritten(rest, (r"^0\.", "conv_stem."), (r"^1\.", "bn1."))
-    if number == sum(stages):
-        end = f"blocks.{len(stages)}.0."
+    if number == len(places):
+        end = f"blocks.{len(model.stages())}.0."
         rules = (
             ("conv_head.", "bn2.")
             if model.family == "MobileNetV2"
@@ -71,9 +71,6 @@ def _flat(name: str, model: Classifier) -> str | None:
         )
         return rewritten(rest, (r"^0\.", rules[0]), (r"^1\.", rules[1]))
     block = model.get_submodule(f"features.{number + 1}")
-    stage = 0
-    while number >= stages[stage]:
-        number, stage = number - stages[stage], stage + 1
     if is_gate(rest):
         rest = rewritten(f".{rest}", *GATES)[1:]
     else:
@@ -84,7 +81,7 @@ def _flat(name: str, model: Classifier) -> str | None:
         at, norm = divmod(layers.index(layer), 2)
         convs = _LAYERS[len(layers) == 4]
         rest = f"{f'bn{at + 1}' if norm else convs[at]}.{field}"
-    return f"blocks.{stage}.{number}.{rest}"
+    return f"blocks.{places[number][0]}.{places[number][1]}.{rest}"
 
 
 _MNASNET = (
