@@ -339,13 +339,14 @@ def test_resuming_with_another_recipe_is_refused(plain: Path) -> None:
     assert message(lambda: train(TINY, plain), ConfigError) == (
         f"{plain} has a run with another recipe or seed.\n"
         "It has epochs=1, warmup=0.0; epochs=2, warmup=0.1 was requested.\n"
-        "To resume it, add --set epochs=1 --set warmup=0.0 and leave out --epochs; or give another "
+        "To resume it, add --set epochs=1 --set warmup=0.0 and leave out any other "
+        "--epochs or --set epochs; or give another "
         "folder with --out; or delete this one, which loses its run"
     )
     said = message(lambda: train(ONE.replace(phases=((16, 1),)), plain), ConfigError).splitlines()
     assert said[1].startswith("It has phases=((32, 1),)")
     assert "add --set 'phases=((32, 1),)'" in said[2]
-    assert "leave out --epochs and --set epochs" in said[2]
+    assert "leave out any other --epochs or --set epochs" in said[2]
     stored = ONE.replace(compile=True)
     for asked, seed, remedy in (
         (ONE, 0, "leave out --no-compile; or give another folder"),

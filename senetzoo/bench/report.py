@@ -133,7 +133,10 @@ def speed_text(timings: Sequence[Timing], evaluations: Sequence[Evaluation] = ()
         if settings.rounds < LEAST_ROUNDS:
             notes.append(f"The interval needs at least {LEAST_ROUNDS} rounds.")
     if accuracy:
-        notes.append("top-1: accuracy with its 95 % interval (Wilson), as in the tables below.")
+        notes.append(
+            "top-1: accuracy with its 95 % interval (Wilson), as in the tables below, at the size of "
+            "the network's preprocessing."
+        )
     notes += [
         f"{name} has only the layout {used}."
         for name in dict.fromkeys(timing.case.backend.engine for timing in timings)

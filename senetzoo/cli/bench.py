@@ -85,7 +85,7 @@ def command(
     profiled: Annotated[
         bool,
         "--profile",
-        "Also show where the time goes, by layer and kind of operation: eager, inductor, openvino.",
+        "Also show where the time goes, by kind of operation, in eager also by layer: eager, inductor, openvino.",
     ] = False,
     data: Annotated[
         Data | None, "--accuracy", f"Also evaluate. {DATA}", {"metavar": "DATA"}

@@ -71,8 +71,8 @@ def command(
     data: Annotated[
         str | None,
         complete.data,
-        "A folder with train and val (or test), a CSV with a split, a copy of CIFAR-10 or "
-        "flower_photos, or the word digits, cifar10 or cifar100. [digits or CIFAR, as "
+        "A folder with train and val (or test), a CSV with a split, a parquet file, a copy of CIFAR "
+        "or flower_photos, hf-hub:OWNER/NAME, or digits, cifar10 or cifar100. [digits or CIFAR, as "
         "--recipe says; without --recipe, digits for networks of gray images, cifar10 for others]",
     ] = None,
     recipe: Annotated[

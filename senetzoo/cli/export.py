@@ -63,8 +63,8 @@ def command(
 
     NETWORK is a name, with or without a tag of its weights and a policy; a folder that
     senetzoo.save or a training run wrote; or hf-hub:OWNER/NAME. The file takes any batch size, has
-    the preprocessing and the classes in its metadata if they are known, and is checked against the
-    network before it replaces an existing file.
+    the preprocessing (or else the usual one) and the classes, if they are known, in its metadata,
+    and is checked against the network before it replaces an existing file.
 
     int8 is calibrated on up to 300 of the same split's images, at most half of them, and evaluated
     on the others.

@@ -30,12 +30,13 @@ def command(
     from senetzoo.errors import ConfigError, nearest
     from senetzoo.weights.manifest import manifest, tags
 
+    limited = pretrained or family is not None
     names = senetzoo.list_models(pattern, pretrained=pretrained or None, family=family)
     if not names:
         raise ConfigError(
-            f"No network matches {pattern!r}" + (" with these options." if pretrained else "."),
+            f"No network matches {pattern!r}{' with these options' * limited}.",
             "* matches any characters.",
-            (nearest(pattern, senetzoo.list_models()) if not (pretrained or family) else "")
+            ("" if limited else nearest(pattern, senetzoo.list_models()))
             or "Type for example: senetzoo list '*resnet*'",
         )
     found, lines = [], []

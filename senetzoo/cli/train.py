@@ -146,7 +146,7 @@ def command(
     ] = None,
     seed: Annotated[
         Annotated[int, Ge(0), Le(2**32 - 1)] | None,
-        "Seed. [the recipe's: 0, or several of an experiment]",
+        "Seed. [the recipe's: 0, or several of some experiments]",
     ] = None,
     settings: Settings = (),
     only: Annotated[

@@ -115,8 +115,9 @@ def _as_options(stored: Mapping[str, Any], names: Sequence[str]) -> str:
             added.append(f"--set {shlex.quote(f'{name}={text}')}")
     parts = [f"add {' '.join(added)}"] * bool(added)
     # They would change the phases again.
-    parts += ["leave out --epochs and --set epochs"] * ("phases" in names)
-    parts += ["leave out --epochs"] * ("epochs" in names)
+    parts += ["leave out any other --epochs or --set epochs"] * bool(
+        {"phases", "epochs"} & set(names)
+    )
     # Which overrides --set.
     parts += ["leave out --no-compile"] * ("compile" in names and stored["compile"])
     return f"To resume it, {' and '.join(parts)}"
