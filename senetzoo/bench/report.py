@@ -134,8 +134,8 @@ def speed_text(timings: Sequence[Timing], evaluations: Sequence[Evaluation] = ()
             notes.append(f"The interval needs at least {LEAST_ROUNDS} rounds.")
     if accuracy:
         notes.append(
-            "top-1: accuracy with its 95 % interval (Wilson), as in the tables below, at the size of "
-            "the network's preprocessing."
+            "top-1: accuracy with its 95 % interval (Wilson), as in the tables below, at the size "
+            "of the network's preprocessing."
         )
     notes += [
         f"{name} has only the layout {used}."

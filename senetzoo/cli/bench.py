@@ -85,7 +85,8 @@ def command(
     profiled: Annotated[
         bool,
         "--profile",
-        "Also show where the time goes, by kind of operation, in eager also by layer: eager, inductor, openvino.",
+        "Also show where the time goes, by kind of operation and in eager by layer: eager, "
+        "inductor, openvino.",
     ] = False,
     data: Annotated[
         Data | None, "--accuracy", f"Also evaluate. {DATA}", {"metavar": "DATA"}

@@ -71,8 +71,9 @@ def command(
     data: Annotated[
         str | None,
         complete.data,
-        "A folder with train and val (or test), a CSV with a split, a parquet file, a copy of CIFAR "
-        "or flower_photos, hf-hub:OWNER/NAME, or digits, cifar10 or cifar100. [digits or CIFAR, as "
+        "A folder with train and val (or test), a CSV with a split, a parquet file, a copy of "
+        "CIFAR or flower_photos, hf-hub:OWNER/NAME, or digits, cifar10 or cifar100. [digits or "
+        "CIFAR, as "
         "--recipe says; without --recipe, digits for networks of gray images, cifar10 for others]",
     ] = None,
     recipe: Annotated[
@@ -287,7 +288,13 @@ def _base(model: str, data: str | None) -> Experiment:
         return find("digits")
     base = find("cifar_small" if kind in CIFAR else "flowers_small")
     names = {"parquet": "hub", "csv": "folder"}
-    return Experiment(base.recipe.replace(data=names.get(kind, kind)), quick=base.quick)
+    recipe = base.recipe.replace(data=names.get(kind, kind))
+    if recipe.stem:
+        try:
+            config(model).replace(stem=recipe.stem)
+        except ConfigError:  # nobody asked for this stem
+            recipe = recipe.replace(stem="")
+    return Experiment(recipe, quick=base.quick)
 
 
 def _safe(name: str) -> str:
