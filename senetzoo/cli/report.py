@@ -206,25 +206,26 @@ def _excitations(runs: Sequence[Run], path: Path | None) -> list[ExcitationSecti
     from senetzoo.report.excitations import excitation_section
     from senetzoo.train import evaluate
     from senetzoo.train.data import load_data
-    from senetzoo.train.recipe import Recipe, networks_of
+    from senetzoo.train.recipe import read_run
+    from senetzoo.zoo import load
 
     sections: list[ExcitationSection] = []
     # Runs that differ in their network share images in memory.
-    load = functools.lru_cache(maxsize=1)(load_data)
+    read = functools.lru_cache(maxsize=1)(load_data)
     for run in runs:
         if run.end is None:
             continue
-        recipe = Recipe.from_json(run.header["recipe"])
-        model, initial = networks_of(run.folder)
+        (recipe, summary), model = read_run(run.folder), load(run.folder)
         if any(isinstance(module, GateModule) for module in model.modules()):
             listed = run.folder / SPLIT
             where = path or (listed if listed.is_file() else None)
             alike = recipe.replace(model="", images_per_class=0, stream=False)
-            data = load(alike, where)
+            data = read(alike, where)
             batches = evaluate.inputs(
                 data.test, data, recipe, recipe.final_size, torch.device("cpu")
             )
             found = excitations(model, batches, classes=len(data.classes))
+            initial = recipe.build(model.num_classes, model.in_chans, summary["seed"])
             moved, number = drift(model, initial), len(sections) + 1
             sections.append(
                 excitation_section(run.name, found, data.classes, drift=moved, number=number)

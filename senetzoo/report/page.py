@@ -18,7 +18,7 @@ from senetzoo.report.excitations import ExcitationSection
 from senetzoo.report.markup import MARK, Table, rendered
 from senetzoo.report.paired import ALIKE, ByImage, Differences, Paired
 from senetzoo.report.run import Run, by_label, finished
-from senetzoo.runs import chose_epoch, tested
+from senetzoo.runs import chose_epoch, selected, tested
 
 # With more classes than this, a confusion matrix is too large to read.
 _CLASSES = 30
@@ -111,7 +111,7 @@ def _notes(runs: Sequence[Run], part: str, comparison: Differences) -> dict[str,
             "The intervals are Dunnett's: joint for all variants, with one standard deviation of "
             "the noise, estimated from all runs, so they change with the variants."
         )
-    chose = any(run.end is not None and tested(run.end) == "validation" for run in keep)
+    chose = any(run.end and selected(run.end, run.header["recipe"]) for run in runs)
     data = ", ".join(dict.fromkeys(str(run.header["data"]["name"]) for run in runs))
     versions = dict.fromkeys(str(run.header["environment"]["senetzoo"]) for run in runs)
     known = sum(bool(run.by_class) for run in runs)

@@ -15,6 +15,7 @@ from typing import Any, Literal
 import torch
 from safetensors.torch import load_file
 
+from senetzoo._utils.documents import reading
 from senetzoo._utils.environment import launched
 from senetzoo._utils.files import user_path
 from senetzoo._utils.terminal import counted, echo
@@ -31,7 +32,7 @@ from senetzoo.eval.data import LabeledImages
 from senetzoo.eval.fetch import local
 from senetzoo.eval.predictions import Predictions
 from senetzoo.nn.preprocessing import Preprocessing
-from senetzoo.runs import LEFT_OUT, LOG, SPLIT, TEST, is_run, read_log
+from senetzoo.runs import LEFT_OUT, LOG, REMEDY, SPLIT, TEST, is_run, read_log, read_result
 from senetzoo.train import engine, start
 from senetzoo.train.data import Data, TestImages, make_data
 from senetzoo.train.pace import Pace
@@ -130,9 +131,10 @@ def finetune(
     start.check_place(folder, photos)
     kind_of(photos)  # raises if there are none, whatever the run in the folder has
     file = None if weights is None else user_path(weights)
-    origin, earlier = start.origin(photos, model, file, folder, seed), _earlier(folder)
-    if earlier is not None:
+    origin = start.origin(photos, model, file, folder, seed)
+    if is_run(folder):
         start.require_same(folder, origin)
+    earlier = _earlier(folder)
     if earlier is None and model is not None and weights is None:
         start.fetch(model)
     parts = _open(photos, folder, seed, earlier is not None, say)
@@ -206,14 +208,13 @@ class Finetuned:
 
 def finished(folder: Path, recipe: Recipe, data: Data) -> Finetuned:
     """The result of a finished run."""
-    tested = load_file(folder / TEST)
+    tested, result = load_file(folder / TEST), read_result(folder)
     images = LabeledImages(data.test, tuple(range(len(data.classes))))
     name, kept = config(folder).name, folder / SPLIT
     found = Predictions(tested["logits"], tested["labels"])
     evaluation = Evaluation(name, folder.name, recipe.precision, images, found)
-    part: Literal["test", "validation"] = "validation" if data.test is data.validation else "test"
-    chose = part == "validation" and recipe.keep == "best"
-    return Finetuned(folder, kept if kept.is_file() else None, part, evaluation, chose)
+    photos = kept if kept.is_file() else None
+    return Finetuned(folder, photos, result.part, evaluation, result.chose_epoch)
 
 
 def _open(
@@ -383,8 +384,8 @@ def _earlier(folder: Path) -> Recipe | None:
     """The recipe of the run in `folder`; None if there is none."""
     if not is_run(folder):
         return None
-    header = next((line for line in read_log(folder / LOG) if line["kind"] == "run"), None)
-    return None if header is None else Recipe.from_json(header["recipe"])
+    with reading(folder / LOG, REMEDY):
+        return Recipe.from_json(read_log(folder / LOG)[0]["recipe"])
 
 
 def _folder(photos: str | Path, model: str | None, seed: int) -> Path:
