@@ -460,8 +460,8 @@ def test_a_folder_keeps_its_photographs(tmp_path: Path) -> None:
 def test_a_folder_with_a_run_of_another_kind(root: Path, tmp_path: Path) -> None:
     for name in ("own loop", "finetune"):
         run = write_run(tmp_path / name, recipe={"name": name, "model": "lenet5"})
-        text = message(lambda run=run: tuned(root, run, **LENET), ConfigError)
-        assert text.startswith(f"{run} has a run that isn't a fine-tuning")
+        with pytest.raises(ConfigError, match=f"{run} has a run that isn't a fine-tuning"):
+            tuned(root, run, **LENET)
     origin = start.origin(root, "lenet", None, run, 0)
     start.write_origin(run, origin)
     text = message(lambda: tuned(root, run, **LENET), ConfigError)

@@ -623,10 +623,12 @@ def test_the_baseline_comes_first(tmp_path: Path) -> None:
 
 
 def test_training_notes_the_names_of_files() -> None:
-    paths = (Path("photos/cat/1.jpg"), b"a content", Path("photos/dog/2.jpg"))
+    paths = tuple(Path(f"photos/cat/{n}.jpg") for n in range(3))
     wrong = {"mistakes": torch.tensor([2, 1])}
     files = LabeledFiles(paths, (0, 0, 1), ("cat", "dog"), "photos")
-    assert evaluate.names(files, wrong) == {"files": json.dumps(["photos/dog/2.jpg", ""])}
+    named = {"files": json.dumps(["photos/cat/2.jpg", "photos/cat/1.jpg"])}
+    assert evaluate.names(files, wrong) == named
+    assert evaluate.names(dataclasses.replace(files, sources=(b"",) * 3), wrong) == {}
     assert evaluate.names(digits.load("test"), wrong) == {}
 
 

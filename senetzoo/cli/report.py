@@ -12,7 +12,7 @@ from senetzoo._utils.files import atomically
 from senetzoo._utils.terminal import echo
 from senetzoo.cli.options import FILE, FOLDER, PATH, Json, as_command, say
 from senetzoo.errors import ConfigError, nearest
-from senetzoo.report.markup import MARK
+from senetzoo.report.markup import MARK, rendered
 from senetzoo.runs import SPLIT
 
 if TYPE_CHECKING:
@@ -164,7 +164,8 @@ def write(
     files = {pictures / name: content for name, content in drawn.items()}
     if pngs is not None:
         files |= {pngs / f"{plot.name}.png": plot.png() for plot in page.plots(made)}
-    files |= {beside: _with_checksum(text.encode()), out: _with_checksum(page.html(made).encode())}
+    for file, written in ((beside, text), (out, rendered("page.html", **made))):
+        files[file] = _with_checksum(written.encode())
     _replaced(files)
     before = beside.read_text("utf-8", errors="replace") if beside.exists() else ""
     shown = [f for f in pictures.glob("*") if f"({pictures.name}/{f.name})" in before]

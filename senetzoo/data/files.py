@@ -66,6 +66,12 @@ class LabeledFiles:
     def __len__(self) -> int:
         return len(self.labels)
 
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """File of each image; empty if the images are contents."""
+        sources = () if isinstance(self.sources, StoredImages) else self.sources
+        return tuple(source for source in sources if isinstance(source, Path))
+
     def __iter__(self) -> Iterator[tuple[Image, int]]:
         for index, label in enumerate(self.labels):
             yield self.open(index), label
@@ -231,7 +237,7 @@ def _rows(path: Path) -> tuple[list[bytes], list[object], tuple[str, ...] | None
             f"{path} can't be read.", "It isn't a parquet file, or it is damaged or truncated."
         ) from None
     image, label = image_columns(table.column_names, str(path))
-    contents = [_content(cell) for cell in table.column(image).to_pylist()]
+    contents = [content_of(cell) for cell in table.column(image).to_pylist()]
     if None in contents:
         raise DataError(
             f"{path} has no image file in row {contents.index(None)} of the column {image!r}.",
@@ -272,8 +278,8 @@ def parquet_files(folder: Path, split: str, data: str) -> list[Path]:
     return [path for path in ours if not split or split in words[path]]
 
 
-def _content(cell: object) -> bytes | None:
-    """The content of an image file in a cell of a parquet table."""
+def content_of(cell: object) -> bytes | None:
+    """The content of an image file in a cell of a table; None if it has none."""
     content = cell.get("bytes") if isinstance(cell, dict) else cell
     return content if isinstance(content, bytes) else None
 
@@ -306,12 +312,5 @@ def same_size_set(files: LabeledFiles, name: str) -> ImageSet:
         images.append(array)
     if not images:
         raise DataError(f"{files.name} has no images.")
-    sources = () if isinstance(files.sources, StoredImages) else files.sources
-    paths = tuple(source for source in sources if isinstance(source, Path))
-    return ImageSet(
-        torch.from_numpy(np.stack(images)),
-        torch.tensor(files.labels),
-        files.classes,
-        name,
-        paths if len(paths) == len(images) else (),
-    )
+    pixels, labels = torch.from_numpy(np.stack(images)), torch.tensor(files.labels)
+    return ImageSet(pixels, labels, files.classes, name, files.files)

@@ -294,27 +294,19 @@ def mistakes(run: Run) -> list[dict[str, Any]]:
     """The most confident mistakes of a run: picture, class, prediction and confidence."""
     from PIL import Image
 
-    predictions = run.predictions
-    if predictions is None:
-        return []
     return [
         {
             "index": index,
-            "file": file,
-            "short": Path(file).name,
+            "file": mistake.path,
+            "short": Path(mistake.path).name,
             "png": base64.b64encode(png(Image.fromarray(image.squeeze(2).numpy()))).decode(),
             "small": max(image.shape[:2]) <= _SMALL,
-            "truth": run.classes[int(predictions.labels[index])],
-            "guess": run.classes[int(predictions.guesses[index])],
-            "confidence": f"{100 * float(predictions.confidence[index]):.1f} %",
+            "truth": mistake.label,
+            "guess": mistake.predicted,
+            "confidence": f"{100 * mistake.probability:.1f} %",
         }
-        for (index, image), file in zip(run.mistakes, run.files, strict=True)
+        for mistake, (index, image) in zip(run.mistakes, run.pictures, strict=True)
     ]
-
-
-def html(report: dict[str, Any]) -> str:
-    """The page."""
-    return rendered("page.html", **report)
 
 
 def plots(report: dict[str, Any]) -> list[figures.Plot]:
@@ -341,14 +333,14 @@ def markdown(report: dict[str, Any], folder: str) -> tuple[str, dict[str, bytes]
     return rendered("page.md", folder=folder, **report), files
 
 
-def _sheet(pngs: Sequence[bytes], columns: int = 8) -> bytes:
-    """Arrange pictures of the same size in a grid, enlarging small ones."""
+def _sheet(pngs: Sequence[bytes]) -> bytes:
+    """Arrange pictures of the same size in rows of eight, enlarging small ones."""
     from PIL import Image
 
     images = [Image.open(io.BytesIO(data)).convert("RGB") for data in pngs]
     factor = max(1, 96 // max(images[0].size))
     width, height = (factor * length for length in images[0].size)
-    rows = -(-len(images) // columns)
+    columns, rows = 8, -(-len(images) // 8)
     sheet = Image.new("RGB", (columns * (width + 4), rows * (height + 4)), _GRAY)
     for number, image in enumerate(images):
         place = (number % columns * (width + 4) + 2, number // columns * (height + 4) + 2)
@@ -372,8 +364,8 @@ def fluctuation(run: Run) -> tuple[int, int, float, float] | None:
     return half[0][0], len(changes), statistics.mean(map(abs, changes)), max(0.0, -min(changes))
 
 
-def confusions(run: Run, count: int = 10) -> list[tuple[str, str, int, int]]:
-    """The most common confusions: true class, predicted class, count, and images of the class."""
+def confusions(run: Run) -> list[tuple[str, str, int, int]]:
+    """The ten most common: true class, predicted class, count, and images of the class."""
     if run.predictions is None:
         return []
     table, names = run.predictions.confusion(), run.classes
@@ -382,7 +374,7 @@ def confusions(run: Run, count: int = 10) -> list[tuple[str, str, int, int]]:
         for row, column in table.nonzero().tolist()
         if row != column
     ]
-    return sorted(pairs, key=lambda pair: -pair[2])[:count]
+    return sorted(pairs, key=lambda pair: -pair[2])[:10]
 
 
 def settings(

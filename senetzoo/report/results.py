@@ -117,13 +117,12 @@ def _run(run: Run) -> dict[str, Any]:
         "mistakes": [
             {
                 "image": index,
-                "file": file,
-                "class": run.classes[int(predictions.labels[index])],
-                "called": run.classes[int(predictions.guesses[index])],
-                "confidence": float(predictions.confidence[index]),
+                "file": mistake.path,
+                "class": mistake.label,
+                "called": mistake.predicted,
+                "confidence": mistake.probability,
             }
-            for (index, _), file in zip(run.mistakes, run.files, strict=True)
-            if predictions is not None
+            for mistake, (index, _) in zip(run.mistakes, run.pictures, strict=True)
         ],
         "seconds": run.seconds,
         "images_per_second": run.images_per_second,

@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 import json
 from collections.abc import Callable, Iterator, Mapping
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -159,7 +158,6 @@ def picture(images: TestImages, index: int, recipe: Recipe) -> Tensor:
 
 def names(images: TestImages, recorded: Mapping[str, Tensor]) -> dict[str, str]:
     """Metadata for `record`: file names of the mistakes, if the images are files."""
-    of = images.files if isinstance(images, ImageSet) else images.sources
-    sources = [of[index] for index in recorded["mistakes"].tolist()] if of else []
-    files = [str(source) if isinstance(source, Path) else "" for source in sources]
-    return {FILES: json.dumps(files)} if of else {}
+    files = images.files
+    named = [str(files[index]) for index in recorded["mistakes"].tolist()] if files else []
+    return {FILES: json.dumps(named)} if files else {}

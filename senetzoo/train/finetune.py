@@ -19,7 +19,7 @@ from senetzoo._utils.documents import reading
 from senetzoo._utils.environment import launched
 from senetzoo._utils.files import user_path
 from senetzoo._utils.terminal import counted, echo
-from senetzoo.data.files import LabeledFiles, StoredImages
+from senetzoo.data.files import LabeledFiles
 from senetzoo.data.images import image_files
 from senetzoo.data.listing import read_csv, write_csv
 from senetzoo.data.scan import scan
@@ -148,7 +148,8 @@ def finetune(
         }
     recipe = fitted(parts, begin, side, freeze=freeze, epochs=epochs, quick=quick)
     recipe = recipe.replace(**settings)
-    data = photo_data(recipe, parts, Path(str(photos)).name or str(photos))
+    title, held = Path(str(photos)).name or str(photos), parts["val"]
+    data = make_data(recipe, parts["train"], parts.get("test", held), title, held)
     for line in described(recipe, data, parts["train"], begin, side):
         say(line)
     given = epochs is not None or "epochs" in settings or "phases" in settings
@@ -283,14 +284,8 @@ def in_memory(images: TestImages, side: int) -> ImageSet:
     if isinstance(images, LabeledFiles):
         whole = Preprocessing(min(side, SMALL), (0.0,) * 3, (1.0,) * 3)
         pixels = torch.stack([whole.pixels(whole(image)) for image, _ in images])
-        sources = () if isinstance(images.sources, StoredImages) else images.sources
-        return ImageSet(
-            pixels.permute(0, 2, 3, 1).contiguous(),
-            torch.tensor(images.labels),
-            images.classes,
-            images.name,
-            tuple(source for source in sources if isinstance(source, Path)),
-        )
+        pixels, labels = pixels.permute(0, 2, 3, 1).contiguous(), torch.tensor(images.labels)
+        return ImageSet(pixels, labels, images.classes, images.name, images.files)
     colors = images.images.expand(*images.images.shape[:3], 3)
     return dataclasses.replace(images, images=colors)
 
@@ -343,12 +338,6 @@ def fitted(
         crop_scale=(0.35, 1.0),
         keep="best",
     )
-
-
-def photo_data(recipe: Recipe, parts: Mapping[Split, Images], title: str) -> Data:
-    """The photographs as the data of a run."""
-    held = parts["val"]
-    return make_data(recipe, parts["train"], parts.get("test", held), title, held)
 
 
 def described(recipe: Recipe, data: Data, train: Images, begin: Start, side: int) -> Iterator[str]:

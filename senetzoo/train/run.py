@@ -417,14 +417,13 @@ class Trainer:
         if self._between_steps and self.accelerator.num_processes == 1:
             self._check_loss()
             self._save()
-        return stop.without_worker(self.out, "" if self.saved is None else str(self.saved), error)
+        return stop.without_worker(self.out, str(self.saved or ""), error)
 
     def _newest(self) -> str:
         """Describe the saved state; empty if there is none."""
         return "" if self.saved is None else f"{self.out / NEWEST} has the state of {self.saved}"
 
     def _check_loss(self) -> None:
-        if self.sums.finite():
-            return
-        epoch, saved = self.position.epoch + 1, self._newest()
-        raise stop.diverged(self.recipe, float(self.sums.loss), epoch, saved)
+        if not self.sums.finite():
+            epoch, loss = self.position.epoch + 1, float(self.sums.loss)
+            raise stop.diverged(self.recipe, loss, epoch, self._newest())
