@@ -17,7 +17,7 @@ from senetzoo.runs import SPLIT
 
 if TYPE_CHECKING:
     from senetzoo.report.excitations import ExcitationSection
-    from senetzoo.report.paired import Differences
+    from senetzoo.report.page import Report
     from senetzoo.report.run import Run
 
 
@@ -66,6 +66,7 @@ def command(
       senetzoo report runs --json
     """
     from senetzoo.report.alike import told_apart
+    from senetzoo.report.page import Report
     from senetzoo.report.paired import compared, in_order
     from senetzoo.report.results import results
     from senetzoo.report.run import by_label, find
@@ -98,9 +99,9 @@ def command(
         )
     )
     sections = _excitations(found, data) if excitations else ()
-    comparison = compared(found, variants)
-    write(found, out, title, comparison, sections, recipes=recipes, pngs=pngs)
-    values = results(found, title, comparison, excitations=sections, recipes=recipes)
+    report = Report(found, title, compared(found, variants), sections, recipes)
+    write(report, out, pngs)
+    values = results(report)
     for run in found:
         if not run.epochs:
             echo(f"{run.folder}: nothing to report yet, its first epoch is not finished", err=True)
@@ -141,24 +142,15 @@ def _with_checksum(text: bytes) -> bytes:
     return text + _SIGNED + hashlib.sha256(text).hexdigest().encode() + b" -->\n"
 
 
-def write(
-    runs: Sequence[Run],
-    out: Path,
-    title: str,
-    comparison: Differences,
-    excitations: Sequence[ExcitationSection] = (),
-    *,
-    recipes: str = "",
-    pngs: Path | None = None,
-) -> None:
-    """Write the page about `runs`, the Markdown with its pictures beside it, and plots as PNG.
+def write(report: Report, out: Path, pngs: Path | None = None) -> None:
+    """Write the page, the Markdown with its pictures beside it, and plots as PNG.
 
     Pictures that only the replaced report has are deleted.
     """
     from senetzoo.report import page
     from senetzoo.train.recipe import default_fields
 
-    made = page.make(runs, title, comparison, excitations, recipes, default_fields())
+    made = page.make(report, default_fields())
     pictures, beside = out.with_name(f"{out.stem}-figures"), out.with_suffix(".md")
     text, drawn = page.markdown(made, pictures.name)
     files = {pictures / name: content for name, content in drawn.items()}

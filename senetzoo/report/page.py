@@ -7,6 +7,7 @@ import io
 import itertools
 import statistics
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -28,15 +29,9 @@ _SMALL = 64
 _GRAY = "#808080"
 
 
-def make(
-    runs: Sequence[Run],
-    title: str,
-    comparison: Differences,
-    excitations: Sequence[ExcitationSection],
-    recipes: str,
-    defaults: Mapping[str, object],
-) -> dict[str, Any]:
-    """The content of a report, for `html` and `markdown`.
+@dataclass(frozen=True)
+class Report:
+    """What is reported.
 
     Args:
         runs: The runs.
@@ -44,8 +39,18 @@ def make(
         comparison: How the runs compare.
         excitations: Excitations of some of the runs.
         recipes: What is said of runs with different recipes.
-        defaults: Values of recipes that are shown apart.
     """
+
+    runs: Sequence[Run]
+    title: str
+    comparison: Differences
+    excitations: Sequence[ExcitationSection] = ()
+    recipes: str = ""
+
+
+def make(report: Report, defaults: Mapping[str, object]) -> dict[str, Any]:
+    """The content of the pages; `defaults` are values of recipes that are shown apart."""
+    runs, comparison = report.runs, report.comparison
     names = runs[0].classes
     begun = [run for run in runs if run.epochs]
     drawn = figures.lines(begun)
@@ -53,12 +58,12 @@ def make(
     legend = list(zip(drawn, figures.colors(len(drawn)), strict=True))
     same, usual, differ = settings(runs, defaults)
     return {
-        "title": title,
+        "title": report.title,
         "names": names,
         "part": (part := _part(runs)),
         "notes": _notes(runs, part, comparison),
         "results": _results(runs, part),
-        "recipes": recipes,
+        "recipes": report.recipes,
         "variants": _variants(runs),
         "used": used(runs),
         "paired": _paired(comparison.paired),
@@ -73,7 +78,7 @@ def make(
         "legend": legend,
         "bands": len(drawn) < len(begun),
         "gradients": figures.depth(runs),
-        "excitations": excitations,
+        "excitations": report.excitations,
         "same": Table(["same in all runs", ""], same),
         "usual": Table(["", ""], usual),
         "differ": Table(["", *(run.name for run in runs)], differ),
@@ -309,14 +314,15 @@ def mistakes(run: Run) -> list[dict[str, Any]]:
     ]
 
 
-def plots(report: dict[str, Any]) -> list[figures.Plot]:
-    """All plots of a report."""
-    found = [*report["differences"], *report["curves"], *report["matrices"]]
-    found += report["gradients"]
-    return [*found, *(plot for section in report["excitations"] for plot in section.plots)]
+def plots(made: Mapping[str, Any]) -> list[figures.Plot]:
+    """All plots of the pages."""
+    found = [
+        plot for part in ("differences", "curves", "matrices", "gradients") for plot in made[part]
+    ]
+    return [*found, *(plot for section in made["excitations"] for plot in section.plots)]
 
 
-def markdown(report: dict[str, Any], folder: str) -> tuple[str, dict[str, bytes]]:
+def markdown(made: Mapping[str, Any], folder: str) -> tuple[str, dict[str, bytes]]:
     """The report as Markdown.
 
     Returns:
@@ -324,13 +330,13 @@ def markdown(report: dict[str, Any], folder: str) -> tuple[str, dict[str, bytes]
     """
     files = {
         f"{plot.name}.svg": f"{plot.inked(_GRAY, alone=True)}{MARK}\n".encode()
-        for plot in plots(report)
+        for plot in plots(made)
     }
-    for number, run in enumerate(report["runs"], 1):
+    for number, run in enumerate(made["runs"], 1):
         if run["mistakes"]:
             pictures = [base64.b64decode(mistake["png"]) for mistake in run["mistakes"]]
             files[f"mistakes-{number}.png"] = _sheet(pictures)
-    return rendered("page.md", folder=folder, **report), files
+    return rendered("page.md", folder=folder, **made), files
 
 
 def _sheet(pngs: Sequence[bytes]) -> bytes:
