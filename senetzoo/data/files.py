@@ -102,21 +102,23 @@ class LabeledFiles:
 
     def source_name(self, index: int) -> str:
         """A name of image `index` for messages."""
-        if isinstance(self.sources, StoredImages):  # indexing would read the image
-            return f"image {index} of {self.name}"
-        source = self.sources[index]
-        return str(source) if isinstance(source, Path) else f"image {index} of {self.name}"
+        path = self._path(index)
+        return f"image {index} of {self.name}" if path is None else str(path)
 
     def file_name(self, index: int) -> str:
         """Path of a file relative to `root`, with slashes; empty for contents."""
-        source = self.sources[index]
-        if not isinstance(source, Path):
+        path = self._path(index)
+        if path is None:
             return ""
-        if self.root is None:
-            return source.as_posix()
-        if source.is_relative_to(self.root):
-            return source.relative_to(self.root).as_posix()
-        return Path(os.path.relpath(source, self.root)).as_posix()
+        if self.root is not None:
+            inside = path.is_relative_to(self.root)
+            path = path.relative_to(self.root) if inside else Path(os.path.relpath(path, self.root))
+        return path.as_posix()
+
+    def _path(self, index: int) -> Path | None:
+        """File of image `index`; None for contents, which aren't read for it."""
+        source = None if isinstance(self.sources, StoredImages) else self.sources[index]
+        return source if isinstance(source, Path) else None
 
     def sizes(self) -> list[int]:
         """Size of each file in bytes; 0 if it is missing."""

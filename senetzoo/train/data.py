@@ -112,14 +112,13 @@ def _pieces(images: TrainImages) -> Iterator[tuple[bytes | memoryview, int]]:
         yield images.images.contiguous().numpy().data, 0
         yield images.labels.contiguous().numpy().data, 0
     else:
-        in_memory = not isinstance(images.sources, StoredImages)
+        stored = isinstance(images.sources, StoredImages)
         for index, (label, size) in enumerate(zip(images.labels, images.sizes(), strict=True)):
-            source = images.sources[index] if in_memory else None
+            source = None if stored else images.sources[index]
             if isinstance(source, bytes):
                 yield hashlib.sha256(source).digest(), size
             else:
-                name = images.file_name(index) if in_memory else ""
-                yield name.encode("utf-8", "surrogateescape"), size
+                yield images.file_name(index).encode("utf-8", "surrogateescape"), size
             yield str(label).encode(), 0
 
 
@@ -202,7 +201,7 @@ def _read(
             f"{path} is the name of another data set, and there is no such path.",
             f"Add --set data={word}" if other else "Give the path of its data",
         )
-    elif path is None and (recipe.data == "cifar10" or recipe.data == "cifar100"):
+    elif path is None and recipe.data in sources.CIFAR:
         path = fetch(sources.CIFAR[recipe.data])
     elif path is None:
         what = "name" if recipe.data == "hub" else "folder"
@@ -211,13 +210,13 @@ def _read(
             f"No {what} was given.",
             f"Type --data {what.upper()}",
         )
-    elif recipe.data in ("cifar10", "cifar100") and path.suffix == ".parquet":
+    elif recipe.data in sources.CIFAR and path.suffix == ".parquet":
         raise DataError(
             f"{path} is one split of {_WANTED[recipe.data]}.",
             "Training needs both, and the file doesn't say which one it is.",
             "Give the folder that has both, as train*.parquet and test*.parquet",
         )
-    if recipe.data in ("cifar10", "cifar100"):
+    if recipe.data in sources.CIFAR:
         path = Path(local(path))
     if recipe.data == "hub":
         path = Path(str(path).removeprefix(sources.HUB))
