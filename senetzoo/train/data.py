@@ -19,14 +19,14 @@ from senetzoo.data.files import LabeledFiles, StoredImages
 from senetzoo.data.hub import Stream
 from senetzoo.data.images import say_left_out
 from senetzoo.data.sets import ImageSet, said_of_parent
+from senetzoo.data.split import Images
 from senetzoo.errors import ConfigError, DataError
 from senetzoo.eval.fetch import fetch, local
 from senetzoo.nn.preprocessing import Preprocessing
 from senetzoo.runs import statistics
 from senetzoo.train.recipe import Recipe
 
-TrainImages: TypeAlias = ImageSet | LabeledFiles | Stream
-TestImages: TypeAlias = ImageSet | LabeledFiles
+TrainImages: TypeAlias = Images | Stream
 
 
 @dataclass(frozen=True)
@@ -45,12 +45,12 @@ class Data:
     """
 
     train: TrainImages
-    test: TestImages
+    test: Images
     mean: tuple[float, ...]
     std: tuple[float, ...]
     count: int
     title: str
-    validation: TestImages | None = None
+    validation: Images | None = None
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -142,9 +142,9 @@ def load_data(recipe: Recipe, path: Path | None) -> Data:
 def make_data(
     recipe: Recipe,
     train: TrainImages,
-    test: TestImages,
+    test: Images,
     title: str,
-    validation: TestImages | None = None,
+    validation: Images | None = None,
 ) -> Data:
     """Make `Data` from images.
 
@@ -181,9 +181,7 @@ def make_data(
     return Data(train, parts[0], mean, std, count, title, held)
 
 
-def _read(
-    recipe: Recipe, path: Path | None
-) -> tuple[TrainImages, TestImages, str, TestImages | None]:
+def _read(recipe: Recipe, path: Path | None) -> tuple[TrainImages, Images, str, Images | None]:
     """Training images, test images, their name in records, and validation images."""
     word = None if path is None else sources.named(path)
     if recipe.data == "digits":
@@ -264,7 +262,7 @@ def _kind(recipe: Recipe, path: Path) -> sources.Kind:
     return "csv" if user_path(path).is_file() else "folder"
 
 
-def _check_labels(images: TestImages) -> None:
+def _check_labels(images: Images) -> None:
     labels = torch.as_tensor(images.labels)
     if not len(labels):
         raise DataError(f"{images.name} has no images.")

@@ -34,7 +34,7 @@ from senetzoo.eval.predictions import Predictions
 from senetzoo.nn.preprocessing import Preprocessing
 from senetzoo.runs import LEFT_OUT, LOG, REMEDY, SPLIT, TEST, is_run, read_log, read_result
 from senetzoo.train import engine, start
-from senetzoo.train.data import Data, TestImages, make_data
+from senetzoo.train.data import Data, make_data
 from senetzoo.train.pace import Pace
 from senetzoo.train.recipe import Options, Recipe
 from senetzoo.train.start import SMALL, Start
@@ -270,7 +270,7 @@ def _listed(kept: Path) -> Mapping[Split, Images]:
     return {split: dataclasses.replace(images, root=root) for split, images in parts.items()}
 
 
-def shorter_side(images: TestImages) -> int:
+def shorter_side(images: Images) -> int:
     """Median shorter side in pixels of a sample of the images."""
     if isinstance(images, ImageSet):
         return min(images.images.shape[1:3])
@@ -279,7 +279,7 @@ def shorter_side(images: TestImages) -> int:
     return int(statistics.median(sides))
 
 
-def in_memory(images: TestImages, side: int) -> ImageSet:
+def in_memory(images: Images, side: int) -> ImageSet:
     """Load small images into one tensor, in RGB and in one size, for augmentation by batch."""
     if isinstance(images, LabeledFiles):
         whole = Preprocessing(min(side, SMALL), (0.0,) * 3, (1.0,) * 3)
