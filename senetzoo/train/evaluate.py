@@ -154,7 +154,7 @@ def picture(images: Images, index: int, recipe: Recipe) -> Tensor:
         return images.images[index]
     plain = Preprocessing(recipe.final_size, (0.0,) * 3, (1.0,) * 3, crop=recipe.test_crop)
     x, _ = _file(images, plain, recipe.broken == "skip", index)
-    return (x * 255).round().to(torch.uint8).permute(1, 2, 0).contiguous()
+    return plain.pixels(x).permute(1, 2, 0).contiguous()
 
 
 def names(images: Images, recorded: Mapping[str, Tensor]) -> dict[str, str]:
