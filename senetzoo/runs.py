@@ -153,9 +153,14 @@ def renamed(record: Mapping[str, Any]) -> dict[str, Any]:
     return {"variant" if key == "arm" else key: value for key, value in record.items()}
 
 
-def tested(record: Mapping[str, Any]) -> str:
+def tested(record: Mapping[str, Any]) -> Literal["test", "validation"]:
     """Which images the accuracy in the last line of a log or in a summary is of."""
     return "validation" if record.get("part") == "val" else "test"
+
+
+def selected(record: Mapping[str, Any], recipe: Mapping[str, Any]) -> bool:
+    """Whether these images chose the epoch, too."""
+    return tested(record) == "validation" and recipe.get("keep") == "best"
 
 
 def chose_epoch(images: str) -> str:
@@ -184,7 +189,7 @@ class Result:
 
     Args:
         data: Name of its data.
-        part: The images that it was tested on: ``"test"`` or ``"validation"``.
+        part: The images that it was tested on.
         right: Number of correctly classified images.
         images: Number of images.
         interval: Wilson's 95 % interval of the accuracy.
@@ -194,7 +199,7 @@ class Result:
     """
 
     data: str
-    part: str
+    part: Literal["test", "validation"]
     right: int
     images: int
     interval: tuple[float, float]
@@ -206,11 +211,16 @@ class Result:
 def read_result(folder: Path) -> Result:
     """Read the result of a finished run."""
     done, first = read_summary(folder), read_log(folder / LOG)[0]
-    part = tested(done)
-    chose = part == "validation" and done["recipe"].get("keep") == "best"
-    data, start = first["data"]["name"], first["model"].get("start") or ""
-    right, images, interval = done["test_correct"], done["test_images"], done["wilson"]
-    return Result(data, part, right, images, tuple(interval), chose, start, done["command"])
+    return Result(
+        data=first["data"]["name"],
+        part=tested(done),
+        right=done["test_correct"],
+        images=done["test_images"],
+        interval=tuple(done["wilson"]),
+        chose_epoch=selected(done, done["recipe"]),
+        start=first["model"].get("start") or "",
+        command=done["command"],
+    )
 
 
 @contextmanager

@@ -26,7 +26,7 @@ from senetzoo.report.run import find
 from senetzoo.runs import LOG, read_log
 from senetzoo.train import checkpoint, engine
 from senetzoo.train.data import load_data
-from senetzoo.train.recipe import Recipe, networks_of
+from senetzoo.train.recipe import Recipe, read_run
 from senetzoo.weights import manifest
 
 SMALL = TINY.replace(images_per_class=4, phases=((32, 1),), batch=8)
@@ -80,16 +80,16 @@ READERS: dict[str, tuple[tuple[str, ...], Reader]] = {
     "train": ((), lambda run: train(SMALL, run)),
     "resume": (("summary.json",), lambda run: train(SMALL, run)),
     "report": ((), lambda run: find([run])),
-    "networks": ((), networks_of),
+    "recipe": ((), read_run),
 }
 CASES = [
     (file, reader)
     for file, readers in {
         "config.json": ("load", "config", "save"),
-        "summary.json": ("train", "load 0.1.0", "networks"),
+        "summary.json": ("train", "load 0.1.0", "recipe"),
         "log.jsonl": ("train", "resume", "load 0.1.0", "report"),
         "test.safetensors": ("report",),
-        "model.safetensors": ("load", "load 0.1.0", "weights", "networks"),
+        "model.safetensors": ("load", "load 0.1.0", "weights"),
         "checkpoint.pt": ("resume",),
     }.items()
     for reader in readers

@@ -19,7 +19,16 @@ from click.testing import CliRunner
 from PIL import Image
 from support import commands
 from support.networks import message
-from support.runs import TINY, after_step, log_of, press_ctrl_c, silent, train, weights_of
+from support.runs import (
+    TINY,
+    after_step,
+    log_of,
+    press_ctrl_c,
+    silent,
+    train,
+    weights_of,
+    write_run,
+)
 from torch.nn import functional as F
 
 import senetzoo
@@ -246,8 +255,11 @@ def test_photographs_become_a_network(
     assert record["accuracy"] == pytest.approx(end["test_accuracy"], abs=1e-5)
     recipe = Recipe.from_json(first["recipe"])
     read = load_data(recipe, out / "split.csv")
-    for keep, chose in (("best", True), ("last", False)):
-        shown = str(finetuning.finished(out, recipe.replace(keep=keep, patience=0), read))
+    summary = json.loads((out / "summary.json").read_text())
+    for keep, chose in (("last", False), ("best", True)):
+        summary["recipe"]["keep"] = keep
+        (out / "summary.json").write_text(json.dumps(summary))
+        shown = str(finetuning.finished(out, recipe, read))
         assert shown.startswith("On the validation images")
         assert ("which also selected the epoch" in shown) == chose
     # What is said of the accuracy is what the run recorded.
@@ -443,6 +455,17 @@ def test_a_folder_keeps_its_photographs(tmp_path: Path) -> None:
         f"Looked for them in {other.resolve()}: paths are relative to the folder of the CSV.",
         "Move the images there, or change the paths in the CSV",
     ]
+
+
+def test_a_folder_with_a_run_of_another_kind(root: Path, tmp_path: Path) -> None:
+    for name in ("own loop", "finetune"):
+        run = write_run(tmp_path / name, recipe={"name": name, "model": "lenet5"})
+        with pytest.raises(ConfigError, match=f"{run} has a run that isn't a fine-tuning"):
+            tuned(root, run, **LENET)
+    origin = start.origin(root, "lenet", None, run, 0)
+    start.write_origin(run, origin)
+    text = message(lambda: tuned(root, run, **LENET), ConfigError)
+    assert text.startswith(f"{run / 'log.jsonl'} is broken at recipe")
 
 
 @pytest.mark.parametrize(

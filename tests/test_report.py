@@ -38,8 +38,9 @@ from senetzoo.runs import chose_epoch
 from senetzoo.train import evaluate
 from senetzoo.train.augment import normalize
 from senetzoo.train.experiment import Experiment
-from senetzoo.train.recipe import default_fields, networks_of
+from senetzoo.train.recipe import default_fields, read_run
 from senetzoo.train.recipes import RECIPES
+from senetzoo.zoo import load
 
 report = partial(commands.run, "report")
 
@@ -203,7 +204,8 @@ def test_a_real_run(tmp_path: Path) -> None:
     assert seen.open["svg"] == plots + 3  # two gates, and the distribution
     rows = {row[0]: row for row in seen.rows if len(row) == 10}
     # Against the run's network on the held-out digits.
-    model, initial = networks_of(run)
+    model, (recipe, summary) = load(run), read_run(run)
+    initial = recipe.build(10, 1, summary["seed"])
     test = digits.load("test")
     images = normalize(test.images, digits.MEAN, digits.STD, 32)
     found = excitations(model, [(images, test.labels)], classes=10)
@@ -619,10 +621,12 @@ def test_the_baseline_comes_first(tmp_path: Path) -> None:
 
 
 def test_training_notes_the_names_of_files() -> None:
-    paths = (Path("photos/cat/1.jpg"), b"a content", Path("photos/dog/2.jpg"))
+    paths = tuple(Path(f"photos/cat/{n}.jpg") for n in range(3))
     wrong = {"mistakes": torch.tensor([2, 1])}
     files = LabeledFiles(paths, (0, 0, 1), ("cat", "dog"), "photos")
-    assert evaluate.names(files, wrong) == {"files": json.dumps(["photos/dog/2.jpg", ""])}
+    named = {"files": json.dumps(["photos/cat/2.jpg", "photos/cat/1.jpg"])}
+    assert evaluate.names(files, wrong) == named
+    assert evaluate.names(dataclasses.replace(files, sources=(b"",) * 3), wrong) == {}
     assert evaluate.names(digits.load("test"), wrong) == {}
 
 

@@ -52,7 +52,7 @@ from senetzoo.train.data import Data, load_data
 from senetzoo.train.experiment import Experiment
 from senetzoo.train.optim import Muon, orthogonalize
 from senetzoo.train.parallel import Asked
-from senetzoo.train.recipe import Recipe, networks_of
+from senetzoo.train.recipe import Recipe, read_run
 from senetzoo.train.recipes import RECIPES
 from senetzoo.weights import cache, manifest
 
@@ -831,7 +831,7 @@ def pinned(tmp_path: Path, target: Path) -> None:
     (header,) = log_of(again, "run")
     assert header["model"]["start"] == "lenet5.digits_test"
     assert header["model"]["start_sha256"] == entry.sha256
-    _, begun = networks_of(again)
+    begun = read_run(again)[0].build(10, 1, seed=0)
     fresh = further.network(10, 1).build(seed=0).state_dict()
     for name, value in begun.state_dict().items():
         assert torch.equal(value, model.state_dict().get(name, fresh[name])), name

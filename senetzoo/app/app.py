@@ -45,6 +45,7 @@ from senetzoo.inspect.evidence import Evidence, evidence
 from senetzoo.inspect.page import figures, gates_table
 from senetzoo.inspect.pictures import data_uri, overlay, to_image
 from senetzoo.nn.classifier import Classifier
+from senetzoo.nn.counting import parameters
 from senetzoo.nn.transforms import transforms
 
 NAMES = ("resnet20", "se_resnet20")
@@ -113,9 +114,7 @@ def build(models: Mapping[str, Classifier]) -> gr.Blocks:
         with gr.Row():
             for name, model in models.items():
                 with gr.Column(min_width=340):
-                    gr.Markdown(
-                        f"## {name}\n{_parameters(model):,} parameters\n\n{_classes(model)}"
-                    )
+                    gr.Markdown(f"## {name}\n{parameters(model):,} parameters\n\n{_classes(model)}")
                     outputs += [
                         gr.Label(label="Classes", num_top_classes=TOP),
                         gr.HTML(elem_classes="network"),
@@ -292,10 +291,6 @@ def _show(models: Mapping[str, Classifier], path: str | None, noise: float) -> l
     return [f'<p role="status">{escape("; ".join(says))}.</p>', *values]
 
 
-def _parameters(model: Classifier) -> int:
-    return sum(p.numel() for p in model.parameters())
-
-
 def _classes(model: Classifier) -> str:
     """Number and first names of the classes, in Markdown."""
     names = class_names(model)
@@ -314,7 +309,7 @@ def _answer(models: Mapping[str, Classifier], path: str | None, noise: float) ->
         "networks": [
             {
                 "name": name,
-                "parameters": _parameters(models[name]),
+                "parameters": parameters(models[name]),
                 "guesses": [
                     {"class": g.name, "probability": round(g.probability, 6)} for g in guesses
                 ],

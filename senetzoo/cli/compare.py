@@ -115,7 +115,7 @@ def command(
     from senetzoo.report.figures import differences
     from senetzoo.report.paired import paired
     from senetzoo.report.run import read
-    from senetzoo.train.recipe import Options, read_setting
+    from senetzoo.train.recipe import read_setting
 
     for library in ("scipy", "matplotlib"):
         if importlib.util.find_spec(library) is None:
@@ -154,7 +154,7 @@ def command(
     if "stem" not in changes:
         for warning in filter(None, (each.too_small() for each in recipes.values())):
             say_once(warning)
-    options = Options(**options_of(workers, quick, save_minutes, parallel))
+    options = options_of(workers, quick, save_minutes, parallel)
     folder = out or Path("runs", f"compare-{_safe(network)}")
     _check_replaced(folder)
     where = None if data is None or experiment.recipe.data == "digits" else Path(data)

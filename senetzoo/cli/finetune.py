@@ -98,7 +98,7 @@ def command(
       senetzoo finetune photos/ --quick --json
     """
     from senetzoo.train.finetune import finetune
-    from senetzoo.train.recipe import Options, Recipe, read_setting
+    from senetzoo.train.recipe import Recipe, read_setting
 
     set_threads(threads, 1)
     again = command_line(
@@ -128,7 +128,7 @@ def command(
             seed=seed,
             quick=quick,
             settings=dict(map(read_setting, settings)),
-            options=Options(**options_of(workers, quick, save_minutes)),
+            options=options_of(workers, quick, save_minutes),
             command=again,
             say=functools.partial(say_progress, err=as_json),
         )
@@ -157,12 +157,13 @@ def _minutes(text: str) -> float:
 def _report(folder: Path) -> Path | None:
     """Write the report of a run into its folder; None if the report's packages are missing."""
     from senetzoo.cli.report import write
+    from senetzoo.report.page import Report
     from senetzoo.report.paired import Differences
     from senetzoo.report.run import find
 
     page = folder / "report.html"
     try:
-        write(find([folder]), page, folder.name, Differences())
+        write(Report(find([folder]), folder.name, Differences()), page)
     except MissingExtraError:
         return None
     return page

@@ -18,6 +18,7 @@ from senetzoo.cli.options import (
     as_command,
     say,
 )
+from senetzoo.data.labels import listed
 from senetzoo.errors import ConfigError, nearest
 
 if TYPE_CHECKING:
@@ -67,7 +68,7 @@ def command(
         if name not in classes:
             raise ConfigError(
                 f"The data has no class {name!r}.",
-                f"Its classes are {', '.join(classes[:10])}{' ...' if len(classes) > 10 else ''}.",
+                f"Its classes are {listed(classes)}.",
                 nearest(name, classes),
             )
     pairs = batches(labeled.images, transforms(model), _BATCH)

@@ -17,9 +17,7 @@ if TYPE_CHECKING:
     from senetzoo.data.split import Images
     from senetzoo.deploy.readers import ExportedFile
     from senetzoo.eval.accuracy import Evaluation
-    from senetzoo.eval.data import LabeledImages
     from senetzoo.nn.classifier import Classifier
-    from senetzoo.nn.preprocessing import Preprocessing
 
 
 def trained(reference: str, **stated: Any) -> Classifier:
@@ -124,33 +122,23 @@ def evaluate_networks(
         ConfigError: A network doesn't exist, or fails on its images.
     """
     from senetzoo.eval.accuracy import Evaluation, evaluate, failures_explained
+    from senetzoo.eval.data import images_for
     from senetzoo.nn.modes import TORCH_DTYPES
+    from senetzoo.nn.transforms import transforms
 
     # Load everything first, so that missing files fail before the long part.
-    networks = [(name, *_ready(name, stated or {}, where, part)) for name in names]
+    models = [(name, trained(name, **(stated or {}))) for name in names]
+    networks = [(name, model, images_for(model, where, part)) for name, model in models]
     total = len(dtypes) * sum(len(data.images) for *_, data in networks)
     done = []
     with progress(total, "accuracy", "image") as advance:
         for dtype in dtypes:
-            for name, model, preprocessing, data in networks:
+            for name, model, data in networks:
                 ready = copy.deepcopy(model).to(device, TORCH_DTYPES[dtype])
-                image = (model.in_chans, preprocessing.size, preprocessing.size)
-                with failures_explained(name, image, batch):
-                    found = evaluate(
-                        ready, data, preprocessing, batch=batch, tta=tta, advance=advance
-                    )
+                size = transforms(model).size
+                with failures_explained(name, (model.in_chans, size, size), batch):
+                    found = evaluate(ready, data, batch=batch, tta=tta, advance=advance)
                 report = model.load_report
                 tag, names = ("", ()) if report is None else (report.tag, report.classes)
                 done.append(Evaluation(name, tag, dtype, data, found, names, tta))
     return done
-
-
-def _ready(
-    reference: str, stated: Mapping[str, Any], where: str, part: Split | None
-) -> tuple[Classifier, Preprocessing, LabeledImages]:
-    """A network with weights, its preprocessing, and its data."""
-    from senetzoo.eval.data import images_for
-    from senetzoo.nn.transforms import transforms
-
-    model = trained(reference, **stated)
-    return model, transforms(model), images_for(model, where, part)

@@ -12,12 +12,12 @@ from senetzoo._utils.files import atomically
 from senetzoo._utils.terminal import echo
 from senetzoo.cli.options import FILE, FOLDER, PATH, Json, as_command, say
 from senetzoo.errors import ConfigError, nearest
-from senetzoo.report.markup import MARK
+from senetzoo.report.markup import MARK, rendered
 from senetzoo.runs import SPLIT
 
 if TYPE_CHECKING:
     from senetzoo.report.excitations import ExcitationSection
-    from senetzoo.report.paired import Differences
+    from senetzoo.report.page import Report
     from senetzoo.report.run import Run
 
 
@@ -66,6 +66,7 @@ def command(
       senetzoo report runs --json
     """
     from senetzoo.report.alike import told_apart
+    from senetzoo.report.page import Report
     from senetzoo.report.paired import compared, in_order
     from senetzoo.report.results import results
     from senetzoo.report.run import by_label, find
@@ -98,9 +99,9 @@ def command(
         )
     )
     sections = _excitations(found, data) if excitations else ()
-    comparison = compared(found, variants)
-    write(found, out, title, comparison, sections, recipes=recipes, pngs=pngs)
-    values = results(found, title, comparison, excitations=sections, recipes=recipes)
+    report = Report(found, title, compared(found, variants), sections, recipes)
+    write(report, out, pngs)
+    values = results(report)
     for run in found:
         if not run.epochs:
             echo(f"{run.folder}: nothing to report yet, its first epoch is not finished", err=True)
@@ -141,30 +142,22 @@ def _with_checksum(text: bytes) -> bytes:
     return text + _SIGNED + hashlib.sha256(text).hexdigest().encode() + b" -->\n"
 
 
-def write(
-    runs: Sequence[Run],
-    out: Path,
-    title: str,
-    comparison: Differences,
-    excitations: Sequence[ExcitationSection] = (),
-    *,
-    recipes: str = "",
-    pngs: Path | None = None,
-) -> None:
-    """Write the page about `runs`, the Markdown with its pictures beside it, and plots as PNG.
+def write(report: Report, out: Path, pngs: Path | None = None) -> None:
+    """Write the page, the Markdown with its pictures beside it, and plots as PNG.
 
     Pictures that only the replaced report has are deleted.
     """
     from senetzoo.report import page
     from senetzoo.train.recipe import default_fields
 
-    made = page.make(runs, title, comparison, excitations, recipes, default_fields())
+    made = page.make(report, default_fields())
     pictures, beside = out.with_name(f"{out.stem}-figures"), out.with_suffix(".md")
     text, drawn = page.markdown(made, pictures.name)
     files = {pictures / name: content for name, content in drawn.items()}
     if pngs is not None:
         files |= {pngs / f"{plot.name}.png": plot.png() for plot in page.plots(made)}
-    files |= {beside: _with_checksum(text.encode()), out: _with_checksum(page.html(made).encode())}
+    for file, written in ((beside, text), (out, rendered("page.html", **made))):
+        files[file] = _with_checksum(written.encode())
     _replaced(files)
     before = beside.read_text("utf-8", errors="replace") if beside.exists() else ""
     shown = [f for f in pictures.glob("*") if f"({pictures.name}/{f.name})" in before]
@@ -206,25 +199,26 @@ def _excitations(runs: Sequence[Run], path: Path | None) -> list[ExcitationSecti
     from senetzoo.report.excitations import excitation_section
     from senetzoo.train import evaluate
     from senetzoo.train.data import load_data
-    from senetzoo.train.recipe import Recipe, networks_of
+    from senetzoo.train.recipe import read_run
+    from senetzoo.zoo import load
 
     sections: list[ExcitationSection] = []
     # Runs that differ in their network share images in memory.
-    load = functools.lru_cache(maxsize=1)(load_data)
+    read = functools.lru_cache(maxsize=1)(load_data)
     for run in runs:
         if run.end is None:
             continue
-        recipe = Recipe.from_json(run.header["recipe"])
-        model, initial = networks_of(run.folder)
+        (recipe, summary), model = read_run(run.folder), load(run.folder)
         if any(isinstance(module, GateModule) for module in model.modules()):
             listed = run.folder / SPLIT
             where = path or (listed if listed.is_file() else None)
             alike = recipe.replace(model="", images_per_class=0, stream=False)
-            data = load(alike, where)
+            data = read(alike, where)
             batches = evaluate.inputs(
                 data.test, data, recipe, recipe.final_size, torch.device("cpu")
             )
             found = excitations(model, batches, classes=len(data.classes))
+            initial = recipe.build(model.num_classes, model.in_chans, summary["seed"])
             moved, number = drift(model, initial), len(sections) + 1
             sections.append(
                 excitation_section(run.name, found, data.classes, drift=moved, number=number)

@@ -26,7 +26,7 @@ from senetzoo.errors import ConfigError, SenetzooError, nearest
 if TYPE_CHECKING:
     from senetzoo.train.experiment import Experiment
     from senetzoo.train.parallel import Asked
-    from senetzoo.train.recipe import Recipe
+    from senetzoo.train.recipe import Options, Recipe
 
 
 def recipe_names(incomplete: str) -> list[Any]:
@@ -72,11 +72,17 @@ EXITS = {INTERRUPTED: "interrupted (Ctrl-C); the same command resumes the run"}
 
 
 def options_of(
-    workers: int | None, quick: bool, save_minutes: float, parallel: int = 1
-) -> dict[str, Any]:
-    """The arguments of `Options`; `workers` defaults to a run's share of the cores."""
+    workers: int | None,
+    quick: bool,
+    save_minutes: float,
+    parallel: int = 1,
+    tensorboard: bool = False,
+) -> Options:
+    """The options of a run; `workers` defaults to its share of the cores."""
+    from senetzoo.train.recipe import Options
+
     own = min(_share(parallel), 8) * (not quick) if workers is None else workers
-    return {"workers": own, "save_minutes": save_minutes}
+    return Options(own, save_minutes, tensorboard)
 
 
 def set_threads(threads: int | None, parallel: int) -> int | None:
@@ -184,7 +190,7 @@ def command(
       senetzoo train ablation_gates --data CIFAR10 --parallel 2
       senetzoo train digits --quick --json
     """
-    from senetzoo.train.recipe import Options, read_setting
+    from senetzoo.train.recipe import read_setting
 
     experiment = find(recipe)
     changes = dict(map(read_setting, settings))
@@ -194,8 +200,7 @@ def command(
     seeds = experiment.seeds if seed is None else (seed,)
     parallel = min(parallel, len(recipes) * len(seeds))
     threads = set_threads(threads, parallel)
-    given = options_of(workers, quick, save_minutes, parallel)
-    options = Options(**given, tensorboard=tensorboard)
+    options = options_of(workers, quick, save_minutes, parallel, tensorboard)
     runs: list[Asked] = []
     for number in seeds:
         for variant, chosen in recipes.items():

@@ -66,6 +66,12 @@ class LabeledFiles:
     def __len__(self) -> int:
         return len(self.labels)
 
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """File of each image; empty if the images are contents."""
+        sources = () if isinstance(self.sources, StoredImages) else self.sources
+        return tuple(source for source in sources if isinstance(source, Path))
+
     def __iter__(self) -> Iterator[tuple[Image, int]]:
         for index, label in enumerate(self.labels):
             yield self.open(index), label
@@ -96,21 +102,23 @@ class LabeledFiles:
 
     def source_name(self, index: int) -> str:
         """A name of image `index` for messages."""
-        if isinstance(self.sources, StoredImages):  # indexing would read the image
-            return f"image {index} of {self.name}"
-        source = self.sources[index]
-        return str(source) if isinstance(source, Path) else f"image {index} of {self.name}"
+        path = self._path(index)
+        return f"image {index} of {self.name}" if path is None else str(path)
 
     def file_name(self, index: int) -> str:
         """Path of a file relative to `root`, with slashes; empty for contents."""
-        source = self.sources[index]
-        if not isinstance(source, Path):
+        path = self._path(index)
+        if path is None:
             return ""
-        if self.root is None:
-            return source.as_posix()
-        if source.is_relative_to(self.root):
-            return source.relative_to(self.root).as_posix()
-        return Path(os.path.relpath(source, self.root)).as_posix()
+        if self.root is not None:
+            inside = path.is_relative_to(self.root)
+            path = path.relative_to(self.root) if inside else Path(os.path.relpath(path, self.root))
+        return path.as_posix()
+
+    def _path(self, index: int) -> Path | None:
+        """File of image `index`; None for contents, which aren't read for it."""
+        source = None if isinstance(self.sources, StoredImages) else self.sources[index]
+        return source if isinstance(source, Path) else None
 
     def sizes(self) -> list[int]:
         """Size of each file in bytes; 0 if it is missing."""
@@ -231,7 +239,7 @@ def _rows(path: Path) -> tuple[list[bytes], list[object], tuple[str, ...] | None
             f"{path} can't be read.", "It isn't a parquet file, or it is damaged or truncated."
         ) from None
     image, label = image_columns(table.column_names, str(path))
-    contents = [_content(cell) for cell in table.column(image).to_pylist()]
+    contents = [content_of(cell) for cell in table.column(image).to_pylist()]
     if None in contents:
         raise DataError(
             f"{path} has no image file in row {contents.index(None)} of the column {image!r}.",
@@ -272,8 +280,8 @@ def parquet_files(folder: Path, split: str, data: str) -> list[Path]:
     return [path for path in ours if not split or split in words[path]]
 
 
-def _content(cell: object) -> bytes | None:
-    """The content of an image file in a cell of a parquet table."""
+def content_of(cell: object) -> bytes | None:
+    """The content of an image file in a cell of a table; None if it has none."""
     content = cell.get("bytes") if isinstance(cell, dict) else cell
     return content if isinstance(content, bytes) else None
 
@@ -306,12 +314,5 @@ def same_size_set(files: LabeledFiles, name: str) -> ImageSet:
         images.append(array)
     if not images:
         raise DataError(f"{files.name} has no images.")
-    sources = () if isinstance(files.sources, StoredImages) else files.sources
-    paths = tuple(source for source in sources if isinstance(source, Path))
-    return ImageSet(
-        torch.from_numpy(np.stack(images)),
-        torch.tensor(files.labels),
-        files.classes,
-        name,
-        paths if len(paths) == len(images) else (),
-    )
+    pixels, labels = torch.from_numpy(np.stack(images)), torch.tensor(files.labels)
+    return ImageSet(pixels, labels, files.classes, name, files.files)

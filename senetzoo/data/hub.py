@@ -13,6 +13,7 @@ from senetzoo._utils.files import user_path
 from senetzoo.data.files import (
     LabeledFiles,
     StoredImages,
+    content_of,
     image_columns,
     parquet_files,
 )
@@ -232,8 +233,7 @@ def _raw(table: Any, image: str) -> Any:
 
 def _content(cell: Any) -> bytes:
     """The content of an image file in a cell."""
-    content = cell.get("bytes") if isinstance(cell, dict) else cell
-    if isinstance(content, bytes):
+    if (content := content_of(cell)) is not None:
         return content
     path = cell.get("path") if isinstance(cell, dict) else None
     if isinstance(path, str) and Path(path).is_file():

@@ -348,11 +348,9 @@ def _base(parts: Mapping[Split, Images]) -> Path | None:
 
 
 def _file(images: Images, index: int, base: Path | None) -> str:
-    if isinstance(images, LabeledFiles) and images.root is not None:
-        source = images.sources[index]
-        if isinstance(source, Path):
-            return _inside(source, base)
-    return images.source_name(index)
+    name = images.source_name(index)
+    known = isinstance(images, LabeledFiles) and images.root is not None
+    return _inside(Path(name), base) if known else name
 
 
 def _inside(path: Path, base: Path | None) -> str:

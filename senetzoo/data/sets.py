@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, TypeAlias
@@ -48,6 +48,10 @@ class ImageSet:
 
     def __len__(self) -> int:
         return len(self.labels)
+
+    def __iter__(self) -> Iterator[tuple[Tensor, int]]:
+        """Each image (C, H, W) with its label."""
+        yield from zip(self.images.permute(0, 3, 1, 2), self.labels.tolist(), strict=True)
 
     def keep(self, indices: Sequence[int], name: str | None = None) -> ImageSet:
         """The images at `indices`, in that order, optionally under another name."""

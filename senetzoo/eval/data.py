@@ -15,7 +15,7 @@ from senetzoo.data import sources
 from senetzoo.data.files import LabeledFiles
 from senetzoo.data.labels import positions
 from senetzoo.data.scan import Problem, readable
-from senetzoo.data.sets import ImageSet, Split
+from senetzoo.data.sets import Split
 from senetzoo.data.split import Images
 from senetzoo.errors import ConfigError, DataError
 from senetzoo.eval.fetch import local
@@ -47,7 +47,7 @@ def batches(
     """Batches of transformed images (N, C, H, W) and their labels (N,)."""
     inputs: list[Tensor] = []
     labels: list[int] = []
-    for image, label in _pairs(images):
+    for image, label in images:
         inputs.append(transforms(image))
         labels.append(label)
         if len(labels) == batch:
@@ -55,13 +55,6 @@ def batches(
             inputs, labels = [], []
     if labels:
         yield torch.stack(inputs), torch.tensor(labels)
-
-
-def _pairs(images: Images) -> Iterator[tuple[Image | Tensor, int]]:
-    if isinstance(images, ImageSet):
-        yield from zip(images.images.permute(0, 3, 1, 2), images.labels.tolist(), strict=True)
-    else:
-        yield from images
 
 
 def images_for(model: Classifier, where: str, part: Split | None = None) -> LabeledImages:

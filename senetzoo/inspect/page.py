@@ -17,7 +17,7 @@ from senetzoo.inspect.evidence import Channel, Evidence
 from senetzoo.inspect.excitations import Excitation, short_name
 from senetzoo.inspect.pictures import data_uri, pictures, png, sheet, strip
 
-PAGE, _SUFFIX = EXPLAINED, ".explain.png"
+_SUFFIX = ".explain.png"
 _CHANNELS = 3
 # In bytes: file names can have 255, and a suffix and a number are appended.
 _STEM = 150
@@ -38,7 +38,7 @@ class Page:
                 "Name a folder, which doesn't have to exist",
             )
         folder.mkdir(parents=True, exist_ok=True)
-        self.path = folder / PAGE
+        self.path = folder / EXPLAINED
         self._folder = folder.resolve()
         self._network = printable(network)
         where = "its last map" if layer is None else f"the map of layer {layer}"

@@ -242,14 +242,11 @@ def _heat_map(names: Sequence[str], counts: NDArray[Any], axes: Any) -> None:
 def depth(runs: Sequence[Run]) -> list[Plot]:
     """The gradient norm by depth over time, of the first run of each line that logged it."""
     numbers = {run.folder: number for number, run in enumerate(runs, 1)}
-    logged = {
-        numbers[run.folder]: norms
-        for own in lines(runs).values()
-        for run, norms in [(run, _logged(run)) for run in own if _logged(run)][:1]
-    }
+    first = (next(filter(_logged, own), None) for own in lines(runs).values())
     return [
-        plot(f"gradient-{number}", runs[number - 1].name, functools.partial(_norms, norms))
-        for number, norms in logged.items()
+        plot(f"gradient-{numbers[run.folder]}", run.name, functools.partial(_norms, _logged(run)))
+        for run in first
+        if run is not None
     ]
 
 

@@ -7,6 +7,7 @@ import io
 import itertools
 import statistics
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from senetzoo.report.excitations import ExcitationSection
 from senetzoo.report.markup import MARK, Table, rendered
 from senetzoo.report.paired import ALIKE, ByImage, Differences, Paired
 from senetzoo.report.run import Run, by_label, finished
-from senetzoo.runs import chose_epoch, tested
+from senetzoo.runs import chose_epoch, selected, tested
 
 # With more classes than this, a confusion matrix is too large to read.
 _CLASSES = 30
@@ -28,15 +29,9 @@ _SMALL = 64
 _GRAY = "#808080"
 
 
-def make(
-    runs: Sequence[Run],
-    title: str,
-    comparison: Differences,
-    excitations: Sequence[ExcitationSection],
-    recipes: str,
-    defaults: Mapping[str, object],
-) -> dict[str, Any]:
-    """The content of a report, for `html` and `markdown`.
+@dataclass(frozen=True)
+class Report:
+    """What is reported.
 
     Args:
         runs: The runs.
@@ -44,8 +39,18 @@ def make(
         comparison: How the runs compare.
         excitations: Excitations of some of the runs.
         recipes: What is said of runs with different recipes.
-        defaults: Values of recipes that are shown apart.
     """
+
+    runs: Sequence[Run]
+    title: str
+    comparison: Differences
+    excitations: Sequence[ExcitationSection] = ()
+    recipes: str = ""
+
+
+def make(report: Report, defaults: Mapping[str, object]) -> dict[str, Any]:
+    """The content of the pages; `defaults` are values of recipes that are shown apart."""
+    runs, comparison = report.runs, report.comparison
     names = runs[0].classes
     begun = [run for run in runs if run.epochs]
     drawn = figures.lines(begun)
@@ -53,12 +58,12 @@ def make(
     legend = list(zip(drawn, figures.colors(len(drawn)), strict=True))
     same, usual, differ = settings(runs, defaults)
     return {
-        "title": title,
+        "title": report.title,
         "names": names,
         "part": (part := _part(runs)),
         "notes": _notes(runs, part, comparison),
         "results": _results(runs, part),
-        "recipes": recipes,
+        "recipes": report.recipes,
         "variants": _variants(runs),
         "used": used(runs),
         "paired": _paired(comparison.paired),
@@ -73,7 +78,7 @@ def make(
         "legend": legend,
         "bands": len(drawn) < len(begun),
         "gradients": figures.depth(runs),
-        "excitations": excitations,
+        "excitations": report.excitations,
         "same": Table(["same in all runs", ""], same),
         "usual": Table(["", ""], usual),
         "differ": Table(["", *(run.name for run in runs)], differ),
@@ -111,7 +116,7 @@ def _notes(runs: Sequence[Run], part: str, comparison: Differences) -> dict[str,
             "The intervals are Dunnett's: joint for all variants, with one standard deviation of "
             "the noise, estimated from all runs, so they change with the variants."
         )
-    chose = any(run.end is not None and tested(run.end) == "validation" for run in keep)
+    chose = any(run.end and selected(run.end, run.header["recipe"]) for run in runs)
     data = ", ".join(dict.fromkeys(str(run.header["data"]["name"]) for run in runs))
     versions = dict.fromkeys(str(run.header["environment"]["senetzoo"]) for run in runs)
     known = sum(bool(run.by_class) for run in runs)
@@ -294,37 +299,30 @@ def mistakes(run: Run) -> list[dict[str, Any]]:
     """The most confident mistakes of a run: picture, class, prediction and confidence."""
     from PIL import Image
 
-    predictions = run.predictions
-    if predictions is None:
-        return []
     return [
         {
             "index": index,
-            "file": file,
-            "short": Path(file).name,
+            "file": mistake.path,
+            "short": Path(mistake.path).name,
             "png": base64.b64encode(png(Image.fromarray(image.squeeze(2).numpy()))).decode(),
             "small": max(image.shape[:2]) <= _SMALL,
-            "truth": run.classes[int(predictions.labels[index])],
-            "guess": run.classes[int(predictions.guesses[index])],
-            "confidence": f"{100 * float(predictions.confidence[index]):.1f} %",
+            "truth": mistake.label,
+            "guess": mistake.predicted,
+            "confidence": f"{100 * mistake.probability:.1f} %",
         }
-        for (index, image), file in zip(run.mistakes, run.files, strict=True)
+        for mistake, (index, image) in zip(run.mistakes, run.pictures, strict=True)
     ]
 
 
-def html(report: dict[str, Any]) -> str:
-    """The page."""
-    return rendered("page.html", **report)
+def plots(made: Mapping[str, Any]) -> list[figures.Plot]:
+    """All plots of the pages."""
+    found = [
+        plot for part in ("differences", "curves", "matrices", "gradients") for plot in made[part]
+    ]
+    return [*found, *(plot for section in made["excitations"] for plot in section.plots)]
 
 
-def plots(report: dict[str, Any]) -> list[figures.Plot]:
-    """All plots of a report."""
-    found = [*report["differences"], *report["curves"], *report["matrices"]]
-    found += report["gradients"]
-    return [*found, *(plot for section in report["excitations"] for plot in section.plots)]
-
-
-def markdown(report: dict[str, Any], folder: str) -> tuple[str, dict[str, bytes]]:
+def markdown(made: Mapping[str, Any], folder: str) -> tuple[str, dict[str, bytes]]:
     """The report as Markdown.
 
     Returns:
@@ -332,23 +330,23 @@ def markdown(report: dict[str, Any], folder: str) -> tuple[str, dict[str, bytes]
     """
     files = {
         f"{plot.name}.svg": f"{plot.inked(_GRAY, alone=True)}{MARK}\n".encode()
-        for plot in plots(report)
+        for plot in plots(made)
     }
-    for number, run in enumerate(report["runs"], 1):
+    for number, run in enumerate(made["runs"], 1):
         if run["mistakes"]:
             pictures = [base64.b64decode(mistake["png"]) for mistake in run["mistakes"]]
             files[f"mistakes-{number}.png"] = _sheet(pictures)
-    return rendered("page.md", folder=folder, **report), files
+    return rendered("page.md", folder=folder, **made), files
 
 
-def _sheet(pngs: Sequence[bytes], columns: int = 8) -> bytes:
-    """Arrange pictures of the same size in a grid, enlarging small ones."""
+def _sheet(pngs: Sequence[bytes]) -> bytes:
+    """Arrange pictures of the same size in rows of eight, enlarging small ones."""
     from PIL import Image
 
     images = [Image.open(io.BytesIO(data)).convert("RGB") for data in pngs]
     factor = max(1, 96 // max(images[0].size))
     width, height = (factor * length for length in images[0].size)
-    rows = -(-len(images) // columns)
+    columns, rows = 8, -(-len(images) // 8)
     sheet = Image.new("RGB", (columns * (width + 4), rows * (height + 4)), _GRAY)
     for number, image in enumerate(images):
         place = (number % columns * (width + 4) + 2, number // columns * (height + 4) + 2)
@@ -372,8 +370,8 @@ def fluctuation(run: Run) -> tuple[int, int, float, float] | None:
     return half[0][0], len(changes), statistics.mean(map(abs, changes)), max(0.0, -min(changes))
 
 
-def confusions(run: Run, count: int = 10) -> list[tuple[str, str, int, int]]:
-    """The most common confusions: true class, predicted class, count, and images of the class."""
+def confusions(run: Run) -> list[tuple[str, str, int, int]]:
+    """The ten most common: true class, predicted class, count, and images of the class."""
     if run.predictions is None:
         return []
     table, names = run.predictions.confusion(), run.classes
@@ -382,7 +380,7 @@ def confusions(run: Run, count: int = 10) -> list[tuple[str, str, int, int]]:
         for row, column in table.nonzero().tolist()
         if row != column
     ]
-    return sorted(pairs, key=lambda pair: -pair[2])[:count]
+    return sorted(pairs, key=lambda pair: -pair[2])[:10]
 
 
 def settings(

@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Sequence
 from typing import Any
 
-from senetzoo.report.excitations import ExcitationSection
-from senetzoo.report.page import confusions, flat, fluctuation
-from senetzoo.report.paired import Differences
+from senetzoo.report.page import Report, confusions, flat, fluctuation
 from senetzoo.report.run import Run, by_label, finished
 
 _SERIES = (
@@ -17,27 +14,13 @@ _SERIES = (
 )
 
 
-def results(
-    runs: Sequence[Run],
-    title: str,
-    comparison: Differences,
-    *,
-    excitations: Sequence[ExcitationSection] = (),
-    recipes: str = "",
-) -> dict[str, Any]:
-    """The content of a report's page, with the file names of its pictures.
-
-    Args:
-        runs: The runs.
-        title: The title.
-        comparison: How the runs compare.
-        excitations: Excitations of some of the runs.
-        recipes: What is said of runs with different recipes.
-    """
+def results(report: Report) -> dict[str, Any]:
+    """The content of a report's page."""
+    comparison = report.comparison
     return {
-        "title": title,
-        "recipes": recipes,
-        "runs": [_run(run) for run in runs],
+        "title": report.title,
+        "recipes": report.recipes,
+        "runs": [_run(run) for run in report.runs],
         "variants": [
             {
                 "variant": name,
@@ -46,7 +29,7 @@ def results(
                 "mean": statistics.mean(values),
                 "standard_deviation": statistics.stdev(values) if len(values) > 1 else None,
             }
-            for name, own in by_label(finished(runs)).items()
+            for name, own in by_label(finished(report.runs)).items()
         ],
         "paired": [
             {
@@ -86,7 +69,7 @@ def results(
                     for gate, table in section.classes
                 },
             }
-            for section in excitations
+            for section in report.excitations
             if (rows := section.gates.rows)
         ],
     }
@@ -117,13 +100,12 @@ def _run(run: Run) -> dict[str, Any]:
         "mistakes": [
             {
                 "image": index,
-                "file": file,
-                "class": run.classes[int(predictions.labels[index])],
-                "called": run.classes[int(predictions.guesses[index])],
-                "confidence": float(predictions.confidence[index]),
+                "file": mistake.path,
+                "class": mistake.label,
+                "called": mistake.predicted,
+                "confidence": mistake.probability,
             }
-            for (index, _), file in zip(run.mistakes, run.files, strict=True)
-            if predictions is not None
+            for mistake, (index, _) in zip(run.mistakes, run.pictures, strict=True)
         ],
         "seconds": run.seconds,
         "images_per_second": run.images_per_second,

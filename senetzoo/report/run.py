@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ from torch import Tensor
 from senetzoo._utils.terminal import printable
 from senetzoo.data.labels import same
 from senetzoo.errors import ConfigError
+from senetzoo.eval.accuracy import Mistake
 from senetzoo.eval.predictions import Predictions, Tally
 from senetzoo.runs import FILES, LOG, TEST, is_quick, is_run, read_log
 
@@ -31,9 +33,9 @@ class Run:
         end: Last line; None if the run isn't finished.
         predictions: Predictions for the test images; None if the run isn't finished, or only its
             log is there.
-        mistakes: Indices of misclassified images, and the images (H, W, C), uint8, the most
-            confident first.
-        files: File of each of these images; empty texts if not known.
+        mistakes: The most confident mistakes, first the most confident one; their path is empty if
+            it isn't known.
+        pictures: Index of each of these images, and the image (H, W, C), uint8.
         recipe: Number of its recipe, if the runs of a report have several.
         code: Start of the versions of its own classes, if its variant has several in a report.
     """
@@ -45,8 +47,8 @@ class Run:
     resumed: int
     end: dict[str, Any] | None
     predictions: Predictions | None = None
-    mistakes: tuple[tuple[int, Tensor], ...] = ()
-    files: tuple[str, ...] = ()
+    mistakes: tuple[Mistake, ...] = ()
+    pictures: tuple[tuple[int, Tensor], ...] = ()
     recipe: int = 0
     code: str = ""
 
@@ -193,30 +195,36 @@ def read(folder: Path, name: str) -> Run:
     epochs = tuple(line for line in lines if line["kind"] == "epoch")
     resumed = sum(line["kind"] == "resume" for line in lines)
     end = next((line for line in reversed(lines) if line["kind"] == "end"), None)
-    if end is None or not (folder / TEST).is_file():
-        return Run(name, folder, header, epochs, resumed, end)
-    return Run(name, folder, header, epochs, resumed, end, *_predictions(folder))
+    run = Run(name, folder, header, epochs, resumed, end)
+    return _with_predictions(run) if end is not None and (folder / TEST).is_file() else run
 
 
-def _predictions(
-    folder: Path,
-) -> tuple[Predictions, tuple[tuple[int, Tensor], ...], tuple[str, ...]]:
+def _with_predictions(run: Run) -> Run:
     from safetensors import SafetensorError
     from safetensors.torch import load
 
     try:
-        content = (folder / TEST).read_bytes()
+        content = (run.folder / TEST).read_bytes()
         tensors = load(content)
         header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
         named = json.loads(header.get("__metadata__", {}).get(FILES, "[]"))
         predictions = Predictions(tensors["logits"], tensors["labels"])
-        mistakes = tuple(zip(tensors["mistakes"].tolist(), tensors["images"], strict=True))
+        pictures = tuple(zip(tensors["mistakes"].tolist(), tensors["images"], strict=True))
     except (SafetensorError, KeyError, ValueError, OSError) as error:
-        raise _broken(folder, f"It isn't a complete file of predictions ({error}).") from None
+        raise _broken(run.folder, f"It isn't a complete file of predictions ({error}).") from None
     if not bool(torch.isfinite(predictions.logits).all()):
-        raise _broken(folder, "It has logits that aren't finite.")
-    files = tuple(map(str, named)) if len(named) == len(mistakes) else ("",) * len(mistakes)
-    return predictions, mistakes, files
+        raise _broken(run.folder, "It has logits that aren't finite.")
+    files = map(str, named) if len(named) == len(pictures) else [""] * len(pictures)
+    mistakes = tuple(
+        Mistake(
+            file,
+            run.classes[int(predictions.labels[index])],
+            run.classes[int(predictions.guesses[index])],
+            float(predictions.confidence[index]),
+        )
+        for (index, _), file in zip(pictures, files, strict=True)
+    )
+    return dataclasses.replace(run, predictions=predictions, mistakes=mistakes, pictures=pictures)
 
 
 def _broken(folder: Path, what: str) -> ConfigError:

@@ -408,9 +408,8 @@ def _end(workers: Iterable[Any] = _started) -> None:
 
     Also called when the process exits, because workers ignore Python's signals.
     """
-    if alive := [worker for worker in workers if worker.is_alive()]:
-        for worker in alive:
-            # Torch raises an error when a worker dies, wherever the program is.
-            with contextlib.suppress(RuntimeError):
-                worker.kill()
-                worker.join(1)  # a worker that waits for a disk can't be killed
+    for worker in [worker for worker in workers if worker.is_alive()]:
+        # Torch raises an error when a worker dies, wherever the program is.
+        with contextlib.suppress(RuntimeError):
+            worker.kill()
+            worker.join(1)  # a worker that waits for a disk can't be killed

@@ -19,14 +19,14 @@ from senetzoo.data.files import LabeledFiles, StoredImages
 from senetzoo.data.hub import Stream
 from senetzoo.data.images import say_left_out
 from senetzoo.data.sets import ImageSet, said_of_parent
+from senetzoo.data.split import Images
 from senetzoo.errors import ConfigError, DataError
 from senetzoo.eval.fetch import fetch, local
 from senetzoo.nn.preprocessing import Preprocessing
 from senetzoo.runs import statistics
 from senetzoo.train.recipe import Recipe
 
-TrainImages: TypeAlias = ImageSet | LabeledFiles | Stream
-TestImages: TypeAlias = ImageSet | LabeledFiles
+TrainImages: TypeAlias = Images | Stream
 
 
 @dataclass(frozen=True)
@@ -45,12 +45,12 @@ class Data:
     """
 
     train: TrainImages
-    test: TestImages
+    test: Images
     mean: tuple[float, ...]
     std: tuple[float, ...]
     count: int
     title: str
-    validation: TestImages | None = None
+    validation: Images | None = None
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -112,14 +112,13 @@ def _pieces(images: TrainImages) -> Iterator[tuple[bytes | memoryview, int]]:
         yield images.images.contiguous().numpy().data, 0
         yield images.labels.contiguous().numpy().data, 0
     else:
-        in_memory = not isinstance(images.sources, StoredImages)
+        stored = isinstance(images.sources, StoredImages)
         for index, (label, size) in enumerate(zip(images.labels, images.sizes(), strict=True)):
-            source = images.sources[index] if in_memory else None
+            source = None if stored else images.sources[index]
             if isinstance(source, bytes):
                 yield hashlib.sha256(source).digest(), size
             else:
-                name = images.file_name(index) if in_memory else ""
-                yield name.encode("utf-8", "surrogateescape"), size
+                yield images.file_name(index).encode("utf-8", "surrogateescape"), size
             yield str(label).encode(), 0
 
 
@@ -143,9 +142,9 @@ def load_data(recipe: Recipe, path: Path | None) -> Data:
 def make_data(
     recipe: Recipe,
     train: TrainImages,
-    test: TestImages,
+    test: Images,
     title: str,
-    validation: TestImages | None = None,
+    validation: Images | None = None,
 ) -> Data:
     """Make `Data` from images.
 
@@ -182,9 +181,7 @@ def make_data(
     return Data(train, parts[0], mean, std, count, title, held)
 
 
-def _read(
-    recipe: Recipe, path: Path | None
-) -> tuple[TrainImages, TestImages, str, TestImages | None]:
+def _read(recipe: Recipe, path: Path | None) -> tuple[TrainImages, Images, str, Images | None]:
     """Training images, test images, their name in records, and validation images."""
     word = None if path is None else sources.named(path)
     if recipe.data == "digits":
@@ -202,7 +199,7 @@ def _read(
             f"{path} is the name of another data set, and there is no such path.",
             f"Add --set data={word}" if other else "Give the path of its data",
         )
-    elif path is None and (recipe.data == "cifar10" or recipe.data == "cifar100"):
+    elif path is None and recipe.data in sources.CIFAR:
         path = fetch(sources.CIFAR[recipe.data])
     elif path is None:
         what = "name" if recipe.data == "hub" else "folder"
@@ -211,13 +208,13 @@ def _read(
             f"No {what} was given.",
             f"Type --data {what.upper()}",
         )
-    elif recipe.data in ("cifar10", "cifar100") and path.suffix == ".parquet":
+    elif recipe.data in sources.CIFAR and path.suffix == ".parquet":
         raise DataError(
             f"{path} is one split of {_WANTED[recipe.data]}.",
             "Training needs both, and the file doesn't say which one it is.",
             "Give the folder that has both, as train*.parquet and test*.parquet",
         )
-    if recipe.data in ("cifar10", "cifar100"):
+    if recipe.data in sources.CIFAR:
         path = Path(local(path))
     if recipe.data == "hub":
         path = Path(str(path).removeprefix(sources.HUB))
@@ -265,7 +262,7 @@ def _kind(recipe: Recipe, path: Path) -> sources.Kind:
     return "csv" if user_path(path).is_file() else "folder"
 
 
-def _check_labels(images: TestImages) -> None:
+def _check_labels(images: Images) -> None:
     labels = torch.as_tensor(images.labels)
     if not len(labels):
         raise DataError(f"{images.name} has no images.")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 import json
 from collections.abc import Callable, Iterator, Mapping
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -14,6 +13,7 @@ from torch import Tensor, nn
 from senetzoo._utils.terminal import echo
 from senetzoo.data.files import LabeledFiles
 from senetzoo.data.sets import ImageSet
+from senetzoo.data.split import Images
 from senetzoo.errors import DataError
 from senetzoo.eval.predictions import Predictions
 from senetzoo.nn.modes import evaluated
@@ -21,7 +21,7 @@ from senetzoo.nn.preprocessing import Preprocessing
 from senetzoo.runs import FILES
 from senetzoo.train.augment import normalize
 from senetzoo.train.batches import loaded, loader
-from senetzoo.train.data import Data, TestImages
+from senetzoo.train.data import Data
 from senetzoo.train.recipe import Recipe
 
 _SHOWN = 32  # mistakes in a record
@@ -56,7 +56,7 @@ def _file(
 @torch.no_grad()
 def classify(
     model: nn.Module,
-    images: TestImages,
+    images: Images,
     data: Data,
     recipe: Recipe,
     size: int,
@@ -101,7 +101,7 @@ def classify(
 
 
 def inputs(
-    images: TestImages,
+    images: Images,
     data: Data,
     recipe: Recipe,
     size: int,
@@ -148,18 +148,17 @@ def record(tested: Predictions, data: Data, recipe: Recipe) -> dict[str, Tensor]
     }
 
 
-def picture(images: TestImages, index: int, recipe: Recipe) -> Tensor:
+def picture(images: Images, index: int, recipe: Recipe) -> Tensor:
     """Test image `index` in uint8 (H, W, C); large images are resized and cropped."""
     if isinstance(images, ImageSet):
         return images.images[index]
     plain = Preprocessing(recipe.final_size, (0.0,) * 3, (1.0,) * 3, crop=recipe.test_crop)
     x, _ = _file(images, plain, recipe.broken == "skip", index)
-    return (x * 255).round().to(torch.uint8).permute(1, 2, 0).contiguous()
+    return plain.pixels(x).permute(1, 2, 0).contiguous()
 
 
-def names(images: TestImages, recorded: Mapping[str, Tensor]) -> dict[str, str]:
+def names(images: Images, recorded: Mapping[str, Tensor]) -> dict[str, str]:
     """Metadata for `record`: file names of the mistakes, if the images are files."""
-    of = images.files if isinstance(images, ImageSet) else images.sources
-    sources = [of[index] for index in recorded["mistakes"].tolist()] if of else []
-    files = [str(source) if isinstance(source, Path) else "" for source in sources]
-    return {FILES: json.dumps(files)} if of else {}
+    files = images.files
+    named = [str(files[index]) for index in recorded["mistakes"].tolist()] if files else []
+    return {FILES: json.dumps(named)} if files else {}

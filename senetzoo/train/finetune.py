@@ -15,10 +15,11 @@ from typing import Any, Literal
 import torch
 from safetensors.torch import load_file
 
+from senetzoo._utils.documents import reading
 from senetzoo._utils.environment import launched
 from senetzoo._utils.files import user_path
 from senetzoo._utils.terminal import counted, echo
-from senetzoo.data.files import LabeledFiles, StoredImages
+from senetzoo.data.files import LabeledFiles
 from senetzoo.data.images import image_files
 from senetzoo.data.listing import read_csv, write_csv
 from senetzoo.data.scan import scan
@@ -31,9 +32,9 @@ from senetzoo.eval.data import LabeledImages
 from senetzoo.eval.fetch import local
 from senetzoo.eval.predictions import Predictions
 from senetzoo.nn.preprocessing import Preprocessing
-from senetzoo.runs import LEFT_OUT, LOG, SPLIT, TEST, is_run, read_log
+from senetzoo.runs import LEFT_OUT, LOG, REMEDY, SPLIT, TEST, is_run, read_log, read_result
 from senetzoo.train import engine, start
-from senetzoo.train.data import Data, TestImages, make_data
+from senetzoo.train.data import Data, make_data
 from senetzoo.train.pace import Pace
 from senetzoo.train.recipe import Options, Recipe
 from senetzoo.train.start import SMALL, Start
@@ -131,9 +132,10 @@ def finetune(
     start.check_place(folder, photos)
     kind_of(photos)  # raises if there are none, whatever the run in the folder has
     file = None if weights is None else user_path(weights)
-    origin, earlier = start.origin(photos, model, file, folder, seed), _earlier(folder)
-    if earlier is not None:
+    origin = start.origin(photos, model, file, folder, seed)
+    if is_run(folder):
         start.require_same(folder, origin)
+    earlier = _earlier(folder)
     if earlier is None and model is not None and weights is None:
         start.fetch(model)
     parts = _open(photos, folder, seed, earlier is not None, say)
@@ -147,7 +149,8 @@ def finetune(
         }
     recipe = fitted(parts, begin, side, freeze=freeze, epochs=epochs, quick=quick)
     recipe = recipe.replace(**settings)
-    data = photo_data(recipe, parts, Path(str(photos)).name or str(photos))
+    title, held = Path(str(photos)).name or str(photos), parts["val"]
+    data = make_data(recipe, parts["train"], parts.get("test", held), title, held)
     for line in described(recipe, data, parts["train"], begin, side):
         say(line)
     given = epochs is not None or "epochs" in settings or "phases" in settings
@@ -207,14 +210,13 @@ class Finetuned:
 
 def finished(folder: Path, recipe: Recipe, data: Data) -> Finetuned:
     """The result of a finished run."""
-    tested = load_file(folder / TEST)
+    tested, result = load_file(folder / TEST), read_result(folder)
     images = LabeledImages(data.test, tuple(range(len(data.classes))))
     name, kept = config(folder).name, folder / SPLIT
     found = Predictions(tested["logits"], tested["labels"])
     evaluation = Evaluation(name, folder.name, recipe.precision, images, found)
-    part: Literal["test", "validation"] = "validation" if data.test is data.validation else "test"
-    chose = part == "validation" and recipe.keep == "best"
-    return Finetuned(folder, kept if kept.is_file() else None, part, evaluation, chose)
+    photos = kept if kept.is_file() else None
+    return Finetuned(folder, photos, result.part, evaluation, result.chose_epoch)
 
 
 def _open(
@@ -269,7 +271,7 @@ def _listed(kept: Path) -> Mapping[Split, Images]:
     return {split: dataclasses.replace(images, root=root) for split, images in parts.items()}
 
 
-def shorter_side(images: TestImages) -> int:
+def shorter_side(images: Images) -> int:
     """Median shorter side in pixels of a sample of the images."""
     if isinstance(images, ImageSet):
         return min(images.images.shape[1:3])
@@ -278,19 +280,13 @@ def shorter_side(images: TestImages) -> int:
     return int(statistics.median(sides))
 
 
-def in_memory(images: TestImages, side: int) -> ImageSet:
+def in_memory(images: Images, side: int) -> ImageSet:
     """Load small images into one tensor, in RGB and in one size, for augmentation by batch."""
     if isinstance(images, LabeledFiles):
         whole = Preprocessing(min(side, SMALL), (0.0,) * 3, (1.0,) * 3)
         pixels = torch.stack([whole.pixels(whole(image)) for image, _ in images])
-        sources = () if isinstance(images.sources, StoredImages) else images.sources
-        return ImageSet(
-            pixels.permute(0, 2, 3, 1).contiguous(),
-            torch.tensor(images.labels),
-            images.classes,
-            images.name,
-            tuple(source for source in sources if isinstance(source, Path)),
-        )
+        pixels, labels = pixels.permute(0, 2, 3, 1).contiguous(), torch.tensor(images.labels)
+        return ImageSet(pixels, labels, images.classes, images.name, images.files)
     colors = images.images.expand(*images.images.shape[:3], 3)
     return dataclasses.replace(images, images=colors)
 
@@ -345,12 +341,6 @@ def fitted(
     )
 
 
-def photo_data(recipe: Recipe, parts: Mapping[Split, Images], title: str) -> Data:
-    """The photographs as the data of a run."""
-    held = parts["val"]
-    return make_data(recipe, parts["train"], parts.get("test", held), title, held)
-
-
 def described(recipe: Recipe, data: Data, train: Images, begin: Start, side: int) -> Iterator[str]:
     """Lines that say what was found and chosen."""
     held, counts = data.validation, torch.as_tensor(train.labels).bincount()
@@ -384,8 +374,8 @@ def _earlier(folder: Path) -> Recipe | None:
     """The recipe of the run in `folder`; None if there is none."""
     if not is_run(folder):
         return None
-    header = next((line for line in read_log(folder / LOG) if line["kind"] == "run"), None)
-    return None if header is None else Recipe.from_json(header["recipe"])
+    with reading(folder / LOG, REMEDY):
+        return Recipe.from_json(read_log(folder / LOG)[0]["recipe"])
 
 
 def _folder(photos: str | Path, model: str | None, seed: int) -> Path:

@@ -183,16 +183,12 @@ class Progress:
             f"loss {record['train_loss']:.4f}",
             f"accuracy {record['train_accuracy']:.2%}",
         ]
-        if record["test_accuracy"] is not None:
-            parts += [f"test loss {record['test_loss']:.4f}"]
-            parts += [f"test accuracy {record['test_accuracy']:.2%}"]
-        if record.get("ema_test_accuracy") is not None:
-            parts += [f"moving average {record['ema_test_accuracy']:.2%}"]
-        if record.get("val_accuracy") is not None:
-            parts += [f"validation loss {record['val_loss']:.4f}"]
-            parts += [f"validation accuracy {record['val_accuracy']:.2%}"]
-        if record.get("ema_val_accuracy") is not None:
-            parts += [f"moving average {record['ema_val_accuracy']:.2%}"]
+        for part, images in (("test", "test"), ("val", "validation")):
+            if record.get(f"{part}_accuracy") is not None:
+                parts += [f"{images} loss {record[f'{part}_loss']:.4f}"]
+                parts += [f"{images} accuracy {record[f'{part}_accuracy']:.2%}"]
+            if record.get(f"ema_{part}_accuracy") is not None:
+                parts += [f"moving average {record[f'ema_{part}_accuracy']:.2%}"]
         parts += [f"{record['images_per_second']:,.0f} images/s"]
         if (pace := self._pace()) is not None:
             self._paces.append(pace)

@@ -30,7 +30,7 @@ from senetzoo.nn.classifier import Classifier
 from senetzoo.nn.stem import as_stem
 from senetzoo.runs import read_summary, reading_recipe
 from senetzoo.spec import ModelSpec
-from senetzoo.zoo import build, config, find, load
+from senetzoo.zoo import build, config, find
 
 DataName = Literal["cifar10", "cifar100", "flowers5", "folder", "hub", "digits"]
 Part: TypeAlias = Annotated[float, Ge(0), Le(1)]
@@ -381,13 +381,6 @@ def read_run(folder: Path) -> tuple[Recipe, dict[str, Any]]:
     summary = read_summary(folder)
     with reading_recipe(folder):
         return Recipe.from_json(summary["recipe"]), summary
-
-
-def networks_of(run: Path) -> tuple[Classifier, Classifier]:
-    """The trained network of a run, in eval mode, and its initial network."""
-    recipe, summary = read_run(run)
-    model = load(run)
-    return model, recipe.build(model.num_classes, model.in_chans, summary["seed"])
 
 
 def read_setting(setting: str) -> tuple[str, Any]:

@@ -16,6 +16,7 @@ from torch.optim import swa_utils
 from senetzoo import own
 from senetzoo._utils import environment
 from senetzoo._utils.terminal import echo
+from senetzoo.data.split import Images
 from senetzoo.errors import SenetzooError, TrainingError, first_line
 from senetzoo.eval.predictions import Predictions
 from senetzoo.io.folder import WEIGHTS
@@ -29,7 +30,7 @@ from senetzoo.train import checkpoint, evaluate, log, stop
 from senetzoo.train.batches import Batches, WorkerError, worker_error
 from senetzoo.train.best import Best
 from senetzoo.train.checkpoint import NEWEST, StepCount
-from senetzoo.train.data import Data, TestImages
+from senetzoo.train.data import Data
 from senetzoo.train.log import Progress
 from senetzoo.train.optim import freeze, make_optimizer
 from senetzoo.train.recipe import Options, Recipe
@@ -272,7 +273,7 @@ class Trainer:
         record["images_per_second"] = round(images / max(sums.train, 1e-9), 1)
         return record, tested
 
-    def test(self, network: nn.Module, size: int, images: TestImages) -> Predictions:
+    def test(self, network: nn.Module, size: int, images: Images) -> Predictions:
         """Classify `images` at `size`."""
         return evaluate.classify(
             network,
@@ -417,14 +418,13 @@ class Trainer:
         if self._between_steps and self.accelerator.num_processes == 1:
             self._check_loss()
             self._save()
-        return stop.without_worker(self.out, "" if self.saved is None else str(self.saved), error)
+        return stop.without_worker(self.out, str(self.saved or ""), error)
 
     def _newest(self) -> str:
         """Describe the saved state; empty if there is none."""
         return "" if self.saved is None else f"{self.out / NEWEST} has the state of {self.saved}"
 
     def _check_loss(self) -> None:
-        if self.sums.finite():
-            return
-        epoch, saved = self.position.epoch + 1, self._newest()
-        raise stop.diverged(self.recipe, float(self.sums.loss), epoch, saved)
+        if not self.sums.finite():
+            epoch, loss = self.position.epoch + 1, float(self.sums.loss)
+            raise stop.diverged(self.recipe, loss, epoch, self._newest())

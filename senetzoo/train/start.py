@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypedDict
@@ -18,6 +18,7 @@ from senetzoo.errors import ConfigError, PolicyError, WeightsError
 from senetzoo.io.save import write as write_network
 from senetzoo.nn.classifier import Classifier
 from senetzoo.nn.preprocessing import Preprocessing, usual
+from senetzoo.nn.slots import Site
 from senetzoo.nn.stem import Stem
 from senetzoo.policies.algebra import Rule, resolve
 from senetzoo.runs import REMEDY, is_run
@@ -178,9 +179,12 @@ def choose(
         why += f", with the stem {_LARGE_STEM} for photographs"
     if size is not None:
         known = dataclasses.replace(known, size=size)
-    policy = _as_identity(over, spec) if over is not None else ""
+    with torch.device("meta"):
+        built = spec.build(seed=0)
+    policy = _as_identity(over, spec, built.sites()) if over is not None else ""
     reference = f"{reference}+{policy}" if policy else reference
-    return Start(reference, stem, known, _features(spec), why)
+    head: Any = built.get_submodule(built.classifiers()[0])
+    return Start(reference, stem, known, head.in_features, why)
 
 
 def fetch(model: str) -> None:
@@ -203,17 +207,8 @@ def fetch(model: str) -> None:
         raise WeightsError(asked, true, remedy) from error
 
 
-def _features(spec: ModelSpec) -> int:
-    with torch.device("meta"):
-        model = spec.build(seed=0)
-    head = model.get_submodule(model.classifiers()[0])
-    return int(head.in_features)  # type: ignore[arg-type]
-
-
-def _as_identity(text: str, trained: ModelSpec) -> str:
+def _as_identity(text: str, trained: ModelSpec, sites: Sequence[Site]) -> str:
     """Text of a policy to merge over that of `trained`, with new gates that start as identity."""
-    with torch.device("meta"):
-        sites = trained.build(seed=0).sites()
     wanted = trained.merged(text)
     before = resolve(trained.policy, sites, trained.name)
     if before == resolve(wanted.policy, sites, trained.name):

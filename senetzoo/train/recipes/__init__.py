@@ -22,24 +22,16 @@ from senetzoo.train.recipes.flowers import FLOWERS_DEPTH, FLOWERS_KEY_DROP, FLOW
 from senetzoo.train.recipes.imagenet import IMAGENET_RSB_A3, IMAGENET_SE
 
 RECIPES: dict[str, Experiment] = {
-    "digits": DIGITS,
-    "cifar_small": CIFAR_SMALL,
-    "cifar10_resnet": CIFAR10_RESNET,
-    "cifar10_four_nets": CIFAR10_FOUR_NETS,
-    "cifar10_stem": CIFAR10_STEM,
-    "cifar10_at_224": CIFAR10_AT_224,
-    "cifar10_noisy_train": CIFAR10_NOISY_TRAIN,
-    "cifar10_depth": CIFAR10_DEPTH,
-    "flowers_small": FLOWERS_SMALL,
-    "flowers_depth": FLOWERS_DEPTH,
-    "flowers_key_drop": FLOWERS_KEY_DROP,
-    "imagenet_rsb_a3": IMAGENET_RSB_A3,
-    "imagenet_se": IMAGENET_SE,
-    "ablation_positions": ABLATION_POSITIONS,
-    "ablation_gates": ABLATION_GATES,
-    "ablation_reduction": ABLATION_REDUCTION,
-    "ablation_stages": ABLATION_STAGES,
-    "cifar100_attention": CIFAR100_ATTENTION,
+    experiment.name: experiment
+    for experiment in (
+        DIGITS,
+        *(CIFAR_SMALL, CIFAR10_RESNET, CIFAR10_FOUR_NETS, CIFAR10_STEM, CIFAR10_AT_224),
+        *(CIFAR10_NOISY_TRAIN, CIFAR10_DEPTH),
+        *(FLOWERS_SMALL, FLOWERS_DEPTH, FLOWERS_KEY_DROP),
+        *(IMAGENET_RSB_A3, IMAGENET_SE),
+        *(ABLATION_POSITIONS, ABLATION_GATES, ABLATION_REDUCTION, ABLATION_STAGES),
+        CIFAR100_ATTENTION,
+    )
 }
 
 COMPARE = "compare"  # the name of the recipes of `senetzoo compare`
