@@ -95,7 +95,7 @@ def test_a_comparison(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
     # A check claims nothing. Without --quick, the same recipe is the same check.
     quick = commands.run(*check, "--out", "quick")
-    assert f"Quick check: one epoch, {images} test images. It is not a result." in quick.stdout
+    assert f"Quick check: one epoch, tested on {images} images. It is not a result." in quick.stdout
     same = commands.run(*ask[:-1], "phases=((32, 1),)", "--out", "quick", "--json")
     assert (same.exit_code, json.loads(same.stdout)["quick"]) == (0, True), same.output
     said = json.loads(commands.run("report", "quick", "--json").stdout)
@@ -255,6 +255,10 @@ def test_the_recipe_suits_the_data(tmp_path: Path) -> None:
     ]
     assert found == ["digits", "cifar10", "flowers5", "folder"]
     assert compared("lenet5", ["se4"], None, None, 2).recipe.data == "digits"
+    stems = [
+        compared(name, ["se4"], str(photos), None, 2).recipe.stem for name in ("resnet20", "lenet")
+    ]
+    assert stems == ["3x3/2+pool", ""]
     for where in (str(cifar), "cifar10", "CIFAR10"):
         assert compared("resnet20", ["se4"], where, None, 2).recipe.data == "cifar10"
     with pytest.raises(PolicyError):

@@ -731,6 +731,10 @@ def test_where_a_calibration_goes(tmp_path: Path) -> None:
     assert 0 < senetzoo.load(out).temperature != 1
     result = run(out, "digits", "--calibrate", "--mean", "0.5", "--std", "0.5")
     assert "There is no folder to store" in result.stderr
+    senetzoo.save(senetzoo.create("resnet18", num_classes=2), tmp_path / "timm", format="timm")
+    result = run(tmp_path / "timm", "digits", "--calibrate")
+    assert "There is no folder to store" in result.stderr
+    assert "not in timm's format" in result.stderr
     assert run("lenet5", "digits", "--out", out).exit_code == 2
     assert run(out, "digits", "--calibrate", "--tta").exit_code == 2
     broken = out / "config.json"

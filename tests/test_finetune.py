@@ -321,12 +321,19 @@ def test_linked_folders_of_images_are_those_of_the_split(tmp_path: Path) -> None
     (root / "blue").symlink_to(tmp_path / "elsewhere")
     (root / "red" / "broken.png").write_bytes(b"no image")
     out, said = tmp_path / "run", list[str]()
-    finetuning._open(root, out, 0, False, said.append)
-    finetuning._open(root, out, 0, True, said.append)
+    finetuning._open(root, out, 0, 0.2, False, said.append)
+    finetuning._open(root, out, 0, 0.2, True, said.append)
     assert said[-1] == f"{out / 'split.csv'}: using the split of the run"
     shutil.copy(root / "red" / "0.png", tmp_path / "elsewhere" / "new.png")
-    finetuning._open(root, out, 0, True, said.append)
+    finetuning._open(root, out, 0, 0.2, True, said.append)
     assert f"the run doesn't have 1 image in {root}, such as new.png, and" in said[-2]
+
+
+def test_another_part_is_held_out(tmp_path: Path) -> None:
+    root = photos(tmp_path / "data", {"red": 10, "green": 10})
+    tuned(root, tmp_path / "run", settings={"held_out": 0.4}, quick=True)
+    parts = data.open_splits(tmp_path / "run" / "split.csv")
+    assert {split: len(part) for split, part in parts.items()} == {"train": 12, "val": 8}
 
 
 def test_test_images_are_looked_at_once_and_choose_nothing(

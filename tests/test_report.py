@@ -311,12 +311,14 @@ def test_quick_runs_look_like_a_check(tmp_path: Path) -> None:
             for recipe in experiment.recipes(quick=quick).values():
                 header = {"recipe": dataclasses.asdict(recipe), "data": {"test_images": 20}}
                 run = Run("run", tmp_path, header, (), 0, None)
-                assert run.limited.startswith("Quick check: one epoch, 20 test images.") == quick
+                assert (
+                    run.limited.startswith("Quick check: one epoch, tested on 20 images.") == quick
+                )
     said = {"name": "digits", "model": "lenet5", "images_per_class": 2, "epochs": 1}
     write_run(tmp_path / "quick", recipe=said)
     out = tmp_path / "page.html"
     assert report(tmp_path / "quick", "--out", out).exit_code == 0
-    text = "Quick check: one epoch, 30 test images. It is not a result."
+    text = "Quick check: one epoch, tested on 30 images. It is not a result."
     assert page_of(out).words.count(text) == 1
     assert f"**{text}**" in out.with_suffix(".md").read_text()
     write_run(tmp_path / "part", recipe=said | {"images_per_class": 500})
@@ -1120,6 +1122,6 @@ def test_both_pages_say_what_the_accuracies_are(
             f"{images.capitalize()} accuracy in % by class.",
             "The norm of",
         ]
-        notes += ["Single runs."] * (len(runs) > 1)
+        notes += ["Each row is the first run"] * (len(runs) > 1)
         for note in notes:
             assert sum(line.startswith(note) for line in said) == 1, note

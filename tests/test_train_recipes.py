@@ -315,6 +315,11 @@ def test_folders_that_can_not_be_trained_on(tmp_path: Path) -> None:
         f"{root / 'train'} has no train and val folder.\nIts parent has train/ and val/.\n"
         f"Give {root}"
     )
+    (root / "x.csv").write_text("path,label\ntrain/a/0.png,a\ntrain/b/0.png,b")
+    assert refused(root / "x.csv") == (
+        f"{root / 'x.csv'} has no rows with the split train and val.\n"
+        "The column split says which rows are train, val or test.\nAdd it, or these rows"
+    )
     (root / "train" / "b" / "0.png").unlink()
     assert refused(root).splitlines()[0] == f"The class 'b' of {root / 'train'} has no images."
     parquet = tmp_path / "x.parquet"

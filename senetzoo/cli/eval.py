@@ -38,6 +38,8 @@ from senetzoo.errors import ConfigError
 from senetzoo.eval.accuracy import Evaluation
 from senetzoo.eval.calibration import PRECISION
 from senetzoo.eval.robustness import Robustness, robustness
+from senetzoo.io import timm
+from senetzoo.io.folder import CONFIG
 from senetzoo.io.save import save, store_calibration
 from senetzoo.nn.modes import TORCH_DTYPES
 from senetzoo.runs import SPLIT, chose_epoch
@@ -208,11 +210,12 @@ def _calibrated_in(network: str, stated: dict[str, Any], out: Path | None, tta: 
     if out is not None:
         return out
     folder = saved_in(network)
-    if folder is None or any(value is not None for value in stated.values()):
+    other = any(value is not None for value in stated.values())
+    if folder is None or other or timm.found_in(folder / CONFIG) is not None:
         raise ConfigError(
             f"There is no folder to store a calibration of {network} in.",
-            "It is stored in a folder that senetzoo.save or a training run wrote, used without "
-            "other weights or preprocessing.",
+            "It is stored in a folder that senetzoo.save or a training run wrote, not in timm's "
+            "format, used without other weights or preprocessing.",
             "Type for example: --out calibrated, which saves the network there",
         )
     return folder

@@ -136,8 +136,8 @@ def _notes(runs: Sequence[Run], part: str, comparison: Differences) -> dict[str,
         * any(pair.alike for pair in pairs)
         + f" Not paired with the baseline: {', '.join(left)}; that takes a variant with its recipe "
         "and two of its seeds." * bool(left),
-        "by_image": "Single runs. Each row is the first run's accuracy minus that of the second, "
-        "the baseline, on the same images: only those that one of them gets right and the other "
+        "by_image": "Each row is the first run's accuracy minus that of the second, the baseline, "
+        "on the same images: only those that one of them gets right and the other "
         "wrong make a difference. The intervals cover the choice of images, not the spread between "
         "seeds, so they do not show which network is better: senetzoo compare trains several seeds "
         "of each.",

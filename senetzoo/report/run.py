@@ -70,8 +70,8 @@ class Run:
         limit = self.header["recipe"].get("images_per_class", 0)
         if is_quick(self.header):
             count = self.header["data"].get("test_images", "few")
-            return f"Quick check: one epoch, {count} test images. It is not a result."
-        each = f"at most {limit} training images and {limit} test images of each class"
+            return f"Quick check: one epoch, tested on {count} images. It is not a result."
+        each = f"at most {limit} images of each class to train on, and {limit} to test on"
         return f"Part of the data: {each}." if limit else ""
 
     @property
@@ -106,7 +106,12 @@ class Run:
     @property
     def images_per_second(self) -> float:
         """Training images per second, over the whole run."""
-        images = len(self.epochs) * self.header["data"]["train_images"]
+        # A `Recorder` doesn't know the speed.
+        usual = self.header["data"]["train_images"]
+        images = sum(
+            e["images_per_second"] * e["seconds"]["train"] if "images_per_second" in e else usual
+            for e in self.epochs
+        )
         return float(images / max(self.seconds["train"], 1e-9))
 
 
@@ -143,7 +148,7 @@ def find(paths: Sequence[Path]) -> list[Run]:
         if not inside:
             true = f"Neither it nor a folder in it has {LOG}."
             if not path.is_dir():
-                true = "A run is a folder that senetzoo train wrote."
+                true = "A run is a folder that senetzoo train, finetune or compare wrote."
             near = {log.parent for at in (path.parent, Path("runs")) for log in at.glob(f"*/{LOG}")}
             such = ", ".join(map(str, sorted(near)[:3]))
             such = such or "runs/digits-lenet5-0, which senetzoo train digits writes"

@@ -235,6 +235,12 @@ def _read(recipe: Recipe, path: Path | None) -> tuple[TrainImages, Images, str, 
         held_out = hub.load(path, "test")  # raises an error that says what is missing
     if held_out is None or "train" not in parts:
         missing = "train and val" if "all" in parts else "train" if held_out else "val or test"
+        if user_path(path).is_file():
+            raise DataError(
+                f"{path} has no rows with the split {missing}.",
+                "The column split says which rows are train, val or test.",
+                "Add it, or these rows",
+            )
         above = said_of_parent(path)
         raise DataError(
             f"{path} has no {missing} folder.",

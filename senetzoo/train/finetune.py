@@ -138,7 +138,8 @@ def finetune(
     earlier = _earlier(folder)
     if earlier is None and model is not None and weights is None:
         start.fetch(model)
-    parts = _open(photos, folder, seed, earlier is not None, say)
+    held_out = settings.get("held_out", HELD_OUT)
+    parts = _open(photos, folder, seed, held_out, earlier is not None, say)
     if earlier is None:
         start.write_origin(folder, origin)
     side = shorter_side(parts["train"])
@@ -220,7 +221,12 @@ def finished(folder: Path, recipe: Recipe, data: Data) -> Finetuned:
 
 
 def _open(
-    photos: str | Path, folder: Path, seed: int, begun: bool, say: Callable[[str], None]
+    photos: str | Path,
+    folder: Path,
+    seed: int,
+    held_out: float,
+    begun: bool,
+    say: Callable[[str], None],
 ) -> Mapping[Split, Images]:
     """The usable images of each split; the split is stored in `folder`."""
     kept = folder / SPLIT
@@ -232,7 +238,7 @@ def _open(
             say(f"warning: the run doesn't have {shown} and won't train on them.")
             say("Give another folder with --out to train on all images")
         return parts
-    found = scan(local(photos), held_out=HELD_OUT, seed=seed)
+    found = scan(local(photos), held_out=held_out, seed=seed)
     say(str(found))
     folder.mkdir(parents=True, exist_ok=True)
     files = {
