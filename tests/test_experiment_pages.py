@@ -261,7 +261,7 @@ def test_costs_name_every_variant(empty: None, tmp_path: Path) -> None:
     path.write_text(json.dumps(line) + "\n", encoding="utf-8")
     head, plain, *others = cells(ablation.costs())
     assert head == ["variant", "parameters", "eager, batch 64"]
-    assert plain == ["plain", "278,324", "2,000 /s"]
+    assert plain == ["plain", "1,000", "2,000 /s"]
     assert [row[0] for row in others] == list(variants)[1:]
     assert [row[1] for row in others] == [f"+{n}" for n in range(1, len(variants))]
     assert {row[2] for row in others} == {"0.90 [0.85, 0.95]"}
