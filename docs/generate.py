@@ -93,19 +93,21 @@ def counts(chinese: bool = False) -> str:
         [entry for entry in manifest().values() if bool(entry.training) == own]
         for own in (True, False)
     )
-    held = sum(bool(entry.pinned) for entry in others)
+    # Two libraries may have the same file.
+    files = {(e.source.url, e.source.repo, e.source.file): bool(e.pinned) for e in others}
+    held = sum(files.values())
     *most, last = dict.fromkeys(PUBLISHERS[entry.dialect] for entry in others)
     if chinese:
         whose = "、".join((*most, last)).replace("the SE authors", "SE 论文作者")
         return (
             f"安装包自带 {len(ours)} 个预训练权重，每个都附有在对应提交上重新训练它的命令。"  # noqa: RUF001
-            f"清单中另有 {len(others)} 个，来自 {whose}，"  # noqa: RUF001
+            f"清单中另有 {len(files)} 个，来自 {whose}，"  # noqa: RUF001
             f"并列出已公布的准确率和许可证；其中 {held} 个在每次加载时，"  # noqa: RUF001
             "都会按发布者公布的哈希值（或其开头几位）校验。\n"  # noqa: RUF001
         )
     return (
         f"{len(ours)} sets of weights are in the package, each with the command and commit to "
-        f"train it again. {len(others)} more, by\n{', '.join(most)} and {last}, are downloaded, "
+        f"train it again. {len(files)} more, by\n{', '.join(most)} and {last}, are downloaded, "
         f"with accuracy and license\nwhere these are published; {held} of these are checked at "
         "every load against their publisher's hash, or\nthe start of it.\n"
     )

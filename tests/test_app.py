@@ -460,7 +460,7 @@ def test_a_port_in_use() -> None:
     assert (done.exit_code, done.stdout) == (2, "")
     assert done.stderr.endswith(
         f"error: The app can't listen on 127.0.0.1:{port}.\n"
-        "The port is in use, or the address isn't one of this machine.\n"
+        "The port is in use or not allowed, or the address isn't one of this machine.\n"
         "Type --port 0 for a free port, or --host 127.0.0.1 for this machine\n"
     )
 

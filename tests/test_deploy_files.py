@@ -224,17 +224,17 @@ def test_a_loss_is_warned_of(dtype: str, right: int, text: str) -> None:
 
 
 def test_a_loss_is_said(lenet: Classifier, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    worse = Beside("digits", predictions(10, 10), predictions(9, 10))
-    monkeypatch.setattr(room, "beside", lambda *args, **kwargs: worse)
+    monkeypatch.setattr(room, "evaluate", lambda *args, **kwargs: predictions(10, 10))
+    monkeypatch.setattr(room, "predictions_of", lambda *args, **kwargs: predictions(9, 10))
     path = tmp_path / "net.pt2"
-    text = "The fp32 file loses 10.00 points of accuracy on digits, more than 0."
+    text = "The fp32 file loses 10.00 points of accuracy on scikit-learn digits test, more than 0."
     with pytest.warns(UserWarning, match=text):
         export(lenet, path, data="digits")
     done = run("lenet5.digits_v1", "--to", "pt2", "--output", path, "--data", "digits")
     assert done.exit_code == 0
     assert done.stderr == f"warning: {text}\n"
     assert (
-        "digits: 90.00% [59.58%, 98.21%] of 10 images are right (95 %, Wilson), -10.00 points "
+        "digits test: 90.00% [59.58%, 98.21%] of 10 images are right (95 %, Wilson), -10.00 points "
         in done.stdout
     )
 

@@ -403,8 +403,8 @@ def picture(recipe: str) -> str:
     if recipe not in plots():
         return "The plot needs two recorded seeds of the plain network and of a variant.\n"
     return (
-        "![Difference of each variant from the plain network, by seed, with its mean and 95 % "
-        f"interval]({PLOTS[recipe].rpartition('/')[2]})\n\n"
+        "![Difference of each variant with two seeds or more from the plain network, by seed, with "
+        f"its mean and 95 % interval]({PLOTS[recipe].rpartition('/')[2]})\n\n"
         "Ticks are seeds, the dot is their mean, the line its 95 % interval: blue if it does not "
         "contain 0, otherwise gray.\n"
     )

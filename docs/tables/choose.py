@@ -265,7 +265,7 @@ def speed() -> str:
             ]
         )
     head = ["network", *(f"images a second, batch {batch}" for batch in batches)]
-    head += ["published weights of this form at 224 px", "their top-1, %"]
+    head += ["published tags of this form at 224 px", "their top-1, %"]
     return f"{table(head, rows)}\n{timed.backend}, 224 px. {timed.where}\n"
 
 

@@ -20,7 +20,7 @@ def figures() -> str:
     stopped = sum(bool(line["stopped"]) for line in signals)
     rows = [
         [
-            "functions and engines called by several threads at a time",
+            "ways to call functions and engines, by several threads at a time",
             str(len({line["function"] for line in threads})),
             f"by {max((int(str(line['threads'])) for line in threads), default=0)} threads each",
         ],
@@ -36,7 +36,8 @@ def figures() -> str:
             f"{len(cut)} pairs of a file and a reader",
         ],
         [
-            "command lines, references, policies, settings, documents, images, changed at random",
+            "command lines, references, policies, stems, settings, documents, images, changed at "
+            "random",
             f"{sum(int(str(line['cases'])) for line in words):,}",
             f"{len(words)} kinds",
         ],

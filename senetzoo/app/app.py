@@ -82,7 +82,8 @@ _CSS = """
 _LEGEND = (
     "Heat maps show each network's most probable class, from dark (no evidence) to bright (the "
     "most in this image). A gate's row has a cell for each channel, from dark (closed) to bright "
-    "(open); the numbers are a channel and the factor of its feature map."
+    "(open); the numbers are a channel and the factor of its feature map, or the one that fits "
+    "best if pixels have different ones."
 )
 
 

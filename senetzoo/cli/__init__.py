@@ -52,7 +52,10 @@ README.md and docs/index.md in the repository link to the tutorials and the refe
     name="senetzoo",
     context_settings={"help_option_names": ["-h", "--help"]},
     epilog=_COMPLETION,
-    exits={UNWRITTEN: f"predict: an image could not be read; any command: {EXITS[UNWRITTEN]}"},
+    exits={
+        UNWRITTEN: f"predict: an image could not be read, or a folder has none; any command: "
+        f"{EXITS[UNWRITTEN]}"
+    },
     invoke_without_command=True,
 )
 @click.version_option(senetzoo.__version__, prog_name="senetzoo")

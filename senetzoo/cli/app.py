@@ -31,7 +31,7 @@ def command(
     host: Annotated[str, "Address or host name to listen on."] = "127.0.0.1",
     port: Annotated[
         Annotated[int, Ge(0), Le(65535)],
-        "Port to listen on; 0 for the first free port from 7860 on.",
+        "Port to listen on; 0 for the first free port from 7860 on, or GRADIO_SERVER_PORT.",
     ] = 0,
     as_json: Json = False,
 ) -> None:

@@ -7,7 +7,7 @@ import json
 import re
 import shlex
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -71,10 +71,10 @@ def command(
     data: Annotated[
         str | None,
         complete.data,
-        "A folder with train and val (or test), a CSV with a split, a parquet file, a copy of "
-        "CIFAR or flower_photos, hf-hub:OWNER/NAME, or digits, cifar10 or cifar100. [digits or "
-        "CIFAR, as "
-        "--recipe says; without --recipe, digits for networks of gray images, cifar10 for others]",
+        "A folder with train and val (or test), a CSV with a split, a folder of train*.parquet and "
+        "test*.parquet, a copy of CIFAR or flower_photos, hf-hub:OWNER/NAME, or digits, cifar10 or "
+        "cifar100. [digits or CIFAR, as --recipe says; without --recipe, digits for networks of "
+        "gray images, cifar10 for others]",
     ] = None,
     recipe: Annotated[
         str | None, recipe_names, "Recipe to train with. [depends on the data]"
@@ -174,7 +174,8 @@ def command(
         write_text(folder / RESULT, json.dumps(made, indent=1) + "\n")
         for drawn in differences(pairs):
             write_text(folder / PLOT, drawn.inked("#000000"))
-        say(as_json, made, _text(made, runs[0].limited, folder))
+        lasted = {len(run.epochs) for run in runs}
+        say(as_json, made, _text(made, lasted, runs[0].limited, folder))
 
 
 def _check_replaced(folder: Path) -> None:
@@ -332,14 +333,14 @@ def table(runs: Sequence[Run], experiment: Experiment, pairs: Sequence[Paired]) 
     return {
         "data": runs[0].header["data"]["name"],
         "seeds": list(experiment.seeds),
-        "epochs": len(runs[0].epochs),
+        "epochs": max(len(run.epochs) for run in runs),
         "test_images": runs[0].end["test_images"] if runs[0].end else 0,
         "part": tested(runs[0].end or {}),
         "variants": rows,
     }
 
 
-def _text(made: Mapping[str, Any], limited: str, folder: Path) -> str:
+def _text(made: Mapping[str, Any], lasted: Collection[int], limited: str, folder: Path) -> str:
     from senetzoo.report.paired import ALIKE
 
     detectable = [row["could_have_shown"] for row in made["variants"] if "difference" in row]
@@ -358,15 +359,17 @@ def _text(made: Mapping[str, Any], limited: str, folder: Path) -> str:
             ]
         rows.append([*cells, *[""] * (len(head) - len(cells))])
     seeds, epochs = counted(len(made["seeds"]), "seed"), counted(made["epochs"], "epoch")
+    if len(lasted) > 1:
+        epochs = f"up to {epochs}"
     images = counted(made["test_images"], f"{made['part']} image")
     lines = [
         f"{made['variants'][0]['model']} on {made['data']}, {seeds}, {epochs}, {images}",
         *columns(rows),
     ]
     if detectable:
+        test = f"; intervals: of {'Dunnett' if len(detectable) > 1 else 'Student'}'s test"
         lines.append(
-            f"differences from {PLAIN} in points, paired by seed; intervals: of "
-            f"{'Dunnett' if len(detectable) > 1 else 'Student'}'s test"
+            f"differences from {PLAIN} in points, paired by seed" + test * (None not in detectable)
         )
     if None in detectable:
         lines.append(ALIKE)

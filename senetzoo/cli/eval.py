@@ -86,7 +86,7 @@ def command(
     NETWORK is a name, with its default weights or those of a tag; a folder that senetzoo.save or a
     training run wrote; hf-hub:OWNER/NAME; or a file that senetzoo export wrote. DATA is a folder of
     class folders, perhaps in train, val and test; a CSV of path,label[,split]; a parquet file; a
-    copy of CIFAR-10 or flower_photos; hf-hub:OWNER/NAME; or one of the words digits, cifar10,
+    copy of CIFAR or flower_photos; hf-hub:OWNER/NAME; or one of the words digits, cifar10,
     cifar100. Images that can't be read are reported, skipped and counted.
 
     Prints top-1, top-5 (of more than five classes) and the accuracy of each class, or of the 20

@@ -13,7 +13,7 @@ from senetzoo._utils.terminal import echo
 from senetzoo.cli.options import FILE, FOLDER, PATH, Json, as_command, say
 from senetzoo.errors import ConfigError, nearest
 from senetzoo.report.markup import MARK, rendered
-from senetzoo.runs import SPLIT
+from senetzoo.runs import OWN_LOOP, SPLIT
 
 if TYPE_CHECKING:
     from senetzoo.report.excitations import ExcitationSection
@@ -206,7 +206,7 @@ def _excitations(runs: Sequence[Run], path: Path | None) -> list[ExcitationSecti
     # Runs that differ in their network share images in memory.
     read = functools.lru_cache(maxsize=1)(load_data)
     for run in runs:
-        if run.end is None:
+        if run.end is None or run.header["recipe"].get("name") == OWN_LOOP:
             continue
         (recipe, summary), model = read_run(run.folder), load(run.folder)
         if any(isinstance(module, GateModule) for module in model.modules()):
@@ -226,7 +226,7 @@ def _excitations(runs: Sequence[Run], path: Path | None) -> list[ExcitationSecti
     if not sections:
         raise ConfigError(
             "The runs have no excitations to show.",
-            "No run of a network with gates is finished.",
+            "No run of a recipe is finished and has gates; the data of own loops isn't known.",
             "Leave out --excitations",
         )
     return sections

@@ -144,7 +144,8 @@ def command(
     data: Annotated[
         Path | None,
         complete.data,
-        "Local copy of the data set, or the word cifar10 or cifar100, which downloads it.",
+        "Local copy of the data set; the word cifar10 or cifar100, which downloads it; with "
+        "--set data=hub, hf-hub:OWNER/NAME.",
     ] = None,
     out: Annotated[
         Path | None,

@@ -34,7 +34,7 @@ _SAYS: dict[ProblemKind, str] = {
     "empty": "empty files",
     "unreadable": "can't be opened",
     "broken": "broken images",
-    "unsupported": "not named like an image, or not in a class folder",
+    "unsupported": "not named like an image, with an unusable name, or not in a class folder",
     "duplicate": "copies of another image of the class",
     "two labels": "the same image under two labels",
     "two splits": "the same image in two splits",

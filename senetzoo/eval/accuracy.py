@@ -185,7 +185,10 @@ class Evaluation:
             ]
             for score in found[:_CLASSES]
         ]
-        return [*columns(rows), *_more(len(found) - _CLASSES, "classes with more: --json")]
+        return [
+            *columns(rows),
+            *_more(len(found) - _CLASSES, "classes with as much or more: --json"),
+        ]
 
     def _confusion(self) -> list[str]:
         """Images by class (rows) and predicted class (columns)."""

@@ -31,7 +31,10 @@ _GATE = ((68, 1, 84), (59, 82, 139), (33, 145, 140), (94, 201, 98), (253, 231, 3
 _MAPS = (
     "Heat maps: for the most probable class, from dark (nothing) to bright (the image's maximum)"
 )
-_CELLS = "Gates: a cell for each channel, from 0 on the left; from dark (closed) to bright (open)"
+_CELLS = (
+    "Gates: cells for the channels, from 0 on the left, averaged where they are many; from dark "
+    "(closed) to bright (open)"
+)
 
 _Pixels = npt.NDArray[np.uint8]
 _Font = ImageFont.FreeTypeFont | ImageFont.ImageFont

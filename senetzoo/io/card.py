@@ -100,7 +100,11 @@ def _metadata(
         of_entry = {
             "license": license if known else "other",
             "license_name": None if known else _slug(license),
-            "datasets": [hub for name, (_, hub) in _DATA.items() if _names(entry.data, name)]
+            "datasets": [
+                hub
+                for name, (_, hub) in _DATA.items()
+                if any(_names(part.removeprefix("then "), name) for part in entry.data.split("; "))
+            ]
             or None,
             "metrics": ["accuracy"] if metrics else None,
             "model_name": repo.split("/")[1],
@@ -271,7 +275,8 @@ def _of_run(result: Result) -> list[str]:
     if result.chose_epoch:
         lines.append(f"\n{chose_epoch('These images')}")
     start = f", from the weights `{result.start}`" if result.start else ""
-    trained = f"On {_cell(result.data)}{start}:\n\n```sh\n{result.command}\n```"
+    trained = f"On {_cell(result.data)}{start}"
+    trained += f":\n\n```sh\n{result.command}\n```" if result.command else "."
     return ["\n".join(lines), f"## How it was trained\n\n{trained}"]
 
 

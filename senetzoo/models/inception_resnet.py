@@ -238,7 +238,7 @@ class InceptionResNet(Inception):
 FAMILY = Family(
     title="Inception-ResNet",
     papers={"*": SZEGEDY_2016},
-    small=SMALL_FORM.format("the stem", " and no pools"),
+    small=SMALL_FORM.format("the stem", " and no max pools"),
     # Block counts of the published weights.
     networks={
         "inception_resnet_v1": InceptionResNetConfig(version="v1", depths=(5, 10, 6)),

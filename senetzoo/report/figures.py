@@ -146,15 +146,17 @@ def curves(runs: Sequence[Run]) -> list[Plot]:
         axes.set_xlabel("epoch")
         axes.set_ylabel(unit)
 
-    solid = f"solid: {on} images; " if (on := tested_on(runs, "loss")) else ""
-    both = f"({solid}dashed: training images)"
+    def both(what: str) -> str:
+        on = tested_on(runs, what)
+        return f"({f'solid: {on} images; ' if on else ''}dashed: training images)"
+
     # Epochs have values for the validation images if there are any, else for the test images.
     loss = {"train_loss": "--", "test_loss": "-", "val_loss": "-"}
     accuracy = {"train_accuracy": "--", "test_accuracy": "-", "val_accuracy": "-"}
     legend = tuple(zip(found, colors(len(found)), strict=True))
     drawn = (
-        ("loss", f"Loss {both}", loss, 1, "loss"),
-        ("accuracy", f"Accuracy in % {both}", accuracy, 100, "accuracy in %"),
+        ("loss", f"Loss {both('loss')}", loss, 1, "loss"),
+        ("accuracy", f"Accuracy in % {both('accuracy')}", accuracy, 100, "accuracy in %"),
         ("lr", "Learning rate", {"lr": "-"}, 1, "learning rate"),
     )
     return [
@@ -169,7 +171,8 @@ def differences(pairs: Sequence[Paired]) -> list[Plot]:
         return []
     draw = functools.partial(draw_differences, pairs)
     size = (5.2, 0.9 + 0.42 * len(pairs))
-    title = f"Difference from {pairs[0].first}, by seed, with the mean and its 95 % interval"
+    title = f"Difference from {pairs[0].first}, by seed, with the mean"
+    title += " and its 95 % interval" * (not any(pair.alike for pair in pairs))
     return [plot("differences", title, draw, whole=False, size=size)]
 
 

@@ -19,7 +19,7 @@ from senetzoo.report.excitations import ExcitationSection
 from senetzoo.report.markup import MARK, Table, rendered
 from senetzoo.report.paired import ALIKE, ByImage, Differences, Paired
 from senetzoo.report.run import Run, by_label, finished
-from senetzoo.runs import chose_epoch, selected, tested
+from senetzoo.runs import OWN_LOOP, chose_epoch, selected, tested
 
 # With more classes than this, a confusion matrix is too large to read.
 _CLASSES = 30
@@ -92,7 +92,7 @@ def make(report: Report, defaults: Mapping[str, object]) -> dict[str, Any]:
             }
             for run in runs
         ],
-        "commands": list(dict.fromkeys(run.header["command"] for run in runs)),
+        "commands": list(dict.fromkeys(filter(None, (run.header["command"] for run in runs)))),
     }
 
 
@@ -105,16 +105,21 @@ def _notes(runs: Sequence[Run], part: str, comparison: Differences) -> dict[str,
         kept = best if keep else f"{final}, not of its best epoch"
     pairs, left = comparison.paired, by_label(finished(runs))
     first = left[pairs[0].first][0] if pairs else runs[0]
+    within: list[Run] = []
+    for label in (label for pair in pairs for label in (pair.first, pair.name)):
+        within += left.pop(label, [])
     after = f"after {counted(first.last_epoch, 'epoch')}"
     if first in keep:
         after = "with the epoch that each run kept"
-    for label in (label for pair in pairs for label in (pair.first, pair.name)):
-        left.pop(label, None)
+    elif any(run.last_epoch != first.last_epoch for run in within):
+        after = "at the end of each run"
     interval = "The intervals are those of Student's paired test."
-    if len(pairs) > 1:
+    if any(pair.alike for pair in pairs):
+        interval = ALIKE
+    elif len(pairs) > 1:
         interval = (
             "The intervals are Dunnett's: joint for all variants, with one standard deviation of "
-            "the noise, estimated from all runs, so they change with the variants."
+            "the noise, estimated from all paired runs, so they change with the variants."
         )
     chose = any(run.end and selected(run.end, run.header["recipe"]) for run in runs)
     data = ", ".join(dict.fromkeys(str(run.header["data"]["name"]) for run in runs))
@@ -125,30 +130,29 @@ def _notes(runs: Sequence[Run], part: str, comparison: Differences) -> dict[str,
         "runs": f"{counted(len(runs), 'run')} on {data}, made by senetzoo "
         f"{', '.join(versions)}. Accuracies are those of {kept}, with Wilson's 95 % interval. The "
         f"interval covers the choice of {part} images only, not the spread between seeds. senetzoo "
-        "measures the training accuracy during the last epoch, on augmented images, so it can be "
-        f"below the {part} accuracy." + f" {chose_epoch('The validation images')}" * chose,
+        "measures the training accuracy during the last epoch, on images as they are augmented, so "
+        f"it can be below the {part} accuracy."
+        + f" {chose_epoch('The validation images')}"
+        * chose,
         "paired": f"The baseline is {pairs[0].first if pairs else ''}; senetzoo report --baseline "
-        "chooses another. Runs with the same seed see the same batches, and variants of one "
-        f"network start from the same trunk. Differences are those {after}. {interval} Could have "
-        "shown: the smallest true difference that these seeds show in four cases of five, with "
-        "noise as in these runs."
-        + f" {ALIKE}"
-        * any(pair.alike for pair in pairs)
+        "chooses another. senetzoo trains runs with the same seed on the same images in the same "
+        "order, and those that differ only in gates from the same trunk. Differences are those "
+        f"{after}. {interval} Could have shown: the smallest true difference that these seeds show "
+        "in four cases of five, with noise as in these runs."
         + f" Not paired with the baseline: {', '.join(left)}; that takes a variant with its recipe "
         "and two of its seeds." * bool(left),
         "by_image": "Each row is the first run's accuracy minus that of the second, the baseline, "
         "on the same images: only those that one of them gets right and the other "
         "wrong make a difference. The intervals cover the choice of images, not the spread between "
-        "seeds, so they do not show which network is better: senetzoo compare trains several seeds "
-        "of each.",
+        "seeds, so they do not show which network is better: that takes several seeds of each.",
         "bands": "Lines: the mean over a variant's seeds; bands: their range.",
         "fluctuation": f"How much the {between or part} accuracy changes from one "
         "tested epoch to the next in the second half of a run, in points.",
         "classes": f"{part.capitalize()} accuracy in % by class."
         + f" {known} of {counted(len(runs), 'run')} recorded it." * (known < len(runs)),
         "usual": "Fields of the recipe with their default",
-        "gradients": "The norm of the gradient of each part, averaged over the steps of an epoch; "
-        "of several seeds, the first one.",
+        "gradients": "The norm of the gradient of each part, averaged over the steps of an epoch"
+        + ("; of several seeds, the first one." if len(figures.lines(runs)) < len(runs) else "."),
     }
 
 
@@ -252,20 +256,23 @@ def _fluctuation(runs: Sequence[Run]) -> Table:
 
 def _classes(runs: Sequence[Run]) -> Table | None:
     known = {run.name: tallies for run in runs if (tallies := run.by_class)}
+    alike = len({tuple(tally.total for tally in tallies) for tallies in known.values()}) == 1
     rows = [
-        [tallies[0].name, f"{tallies[0].total:,}"]
+        [tallies[0].name, *[f"{tallies[0].total:,}"] * alike]
         + [f"{100 * t.accuracy:.1f} ({_interval(t)})" for t in tallies]
         for tallies in zip(*known.values(), strict=True)
     ]
-    return Table(["class", "images", *known], rows) if rows else None
+    return Table(["class", *["images"] * alike, *known], rows) if rows else None
 
 
 def _time(runs: Sequence[Run]) -> Table:
     head = ["run", "training", "of it waiting for data", "tests", "images a second", "resumed"]
     rows = []
     for run in runs:
-        spent = map(clock, run.seconds.values())
-        rows.append([run.name, *spent, f"{run.images_per_second:,.0f}", str(run.resumed)])
+        spent = [*map(clock, run.seconds.values()), f"{run.images_per_second:,.0f}"]
+        if run.header["recipe"].get("name") == OWN_LOOP:  # only the time of whole epochs is known
+            spent[1:] = [""] * 3
+        rows.append([run.name, *spent, str(run.resumed)])
     return Table(head, rows)
 
 

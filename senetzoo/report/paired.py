@@ -27,7 +27,7 @@ from senetzoo.runs import TEST, is_quick
 
 _CONFIDENCE, _POWER = 0.95, 0.8
 
-ALIKE = "Without a spread between seeds there are no intervals; more seeds are needed."
+ALIKE = "The differences are the same for all seeds, so there are no intervals: add seeds."
 """Said where the differences of each variant are equal."""
 
 
@@ -194,8 +194,8 @@ def compared(runs: Sequence[Run], variants: Sequence[str] = ()) -> Differences:
     return Differences(
         by_image=images,
         no_difference=why
-        and f"No difference between the runs is shown: {why}. senetzoo compare trains several "
-        "seeds of each network.",
+        and f"No difference between the runs is shown: {why}. Several seeds of each network, "
+        "trained on the same data, can show one.",
     )
 
 

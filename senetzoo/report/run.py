@@ -72,6 +72,10 @@ class Run:
             count = self.header["data"].get("test_images", "few")
             return f"Quick check: one epoch, tested on {count} images. It is not a result."
         each = f"at most {limit} images of each class to train on, and {limit} to test on"
+        if self.header["recipe"].get("stream"):
+            each = (
+                f"{limit} images times the number of classes to train on, {limit} of each to test"
+            )
         return f"Part of the data: {each}." if limit else ""
 
     @property
@@ -148,7 +152,9 @@ def find(paths: Sequence[Path]) -> list[Run]:
         if not inside:
             true = f"Neither it nor a folder in it has {LOG}."
             if not path.is_dir():
-                true = "A run is a folder that senetzoo train, finetune or compare wrote."
+                true = (
+                    "A run is a folder that senetzoo train, finetune, compare or a Recorder wrote."
+                )
             near = {log.parent for at in (path.parent, Path("runs")) for log in at.glob(f"*/{LOG}")}
             such = ", ".join(map(str, sorted(near)[:3]))
             such = such or "runs/digits-lenet5-0, which senetzoo train digits writes"

@@ -353,7 +353,7 @@ def described(recipe: Recipe, data: Data, train: Images, begin: Start, side: int
     own = f", {len(data.test)} to test" if data.test is not held else ""
     yield (
         f"{data.title}: {data.count} images to train, {len(held or ())} to validate{own}; "
-        f"{len(data.classes)} classes, mostly {side} px"
+        f"{len(data.classes)} classes, median side {side} px"
     )
     if recipe.class_weights:
         least, most = int(counts.argmin()), int(counts.argmax())
@@ -361,7 +361,10 @@ def described(recipe: Recipe, data: Data, train: Images, begin: Start, side: int
             f"{data.classes[most]} has {counts[most]} images and {data.classes[least]} "
             f"{counts[least]}: classes are weighted equally in the loss"
         )
-    yield f"{begin.model} ({begin.why}), at {recipe.final_size} px, in batches of {recipe.batch}"
+    network = f"{recipe.model} ({begin.why})"
+    if (recipe.model, recipe.stem) != (begin.model, begin.stem):  # by --set
+        network = recipe.model + f" (with the stem {recipe.stem})" * bool(recipe.stem)
+    yield f"{network}, at {recipe.final_size} px, in batches of {recipe.batch}"
 
 
 def _timed(
