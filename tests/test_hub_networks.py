@@ -329,6 +329,7 @@ def test_a_card_for_every_entry(tmp_path: Path) -> None:
         assert len(data.eval_results or []) == len(entry.metrics)
         assert ("No accuracy of these weights is published." in text) == (not entry.metrics)
         assert data.license is not None
+        assert ("ILSVRC/imagenet-1k" in (data.datasets or [])) == ("ImageNet-1k" in entry.data)
         assert ("Commercial use is not allowed." in text) == entry.license.non_commercial
         for stage in entry.training[-1:]:
             assert f"\n{stage.command}\n" in text

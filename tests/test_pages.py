@@ -162,7 +162,7 @@ def test_speed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     ]
     span = f"{min(scores):.2f} to {max(scores):.2f}"
     assert choose.speed() == (
-        "| network | images a second, batch 1 | published weights of this form at 224 px "
+        "| network | images a second, batch 1 | published tags of this form at 224 px "
         "| their top\N{NON-BREAKING HYPHEN}1, % |\n"
         "| --- | ---: | ---: | ---: |\n"
         f"| `resnet50` | 20.0 | {len(scores)} | {span} |\n"
