@@ -514,7 +514,8 @@ def test_groups_say_what_the_codes_mean() -> None:
         assert text.startswith(f"Usage: {' '.join(('senetzoo', *names))} ")
         assert "." in text.split("\n\n")[1]
         codes = " ".join(text.partition("\nExit codes:\n")[2].split())
-        of_predict = "" if names else "predict: an image could not be read; any command: "
+        of_predict = "predict: an image could not be read, or a folder has none; any command: "
+        of_predict *= not names
         meanings = {**EXITS, 1: of_predict + EXITS[1]}
         assert codes == " ".join(f"{code} {meaning}" for code, meaning in meanings.items())
     assert isinstance(main, LazyGroup)

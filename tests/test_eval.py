@@ -649,7 +649,7 @@ def test_what_is_printed_fits_80_columns(tmp_path: Path) -> None:
     assert all(f"  {path}\n" in text for path in paths)
     lines = [line for line in text.splitlines() if not line.endswith(tuple(paths))]
     assert max(map(len, lines)) <= 80
-    assert "... 5 more classes with more: --json" in lines
+    assert "... 5 more classes with as much or more: --json" in lines
     wrong = 100 - predictions.top(1).right
     assert f"... {wrong - 10} more images: senetzoo eval --csv FILE" in lines
     assert len(lines) < 50
