@@ -157,13 +157,13 @@ def _minutes(text: str) -> float:
 def _report(folder: Path) -> Path | None:
     """Write the report of a run into its folder; None if the report's packages are missing."""
     from senetzoo.cli.report import write
-    from senetzoo.report.page import Report
+    from senetzoo.report.page import RunReport
     from senetzoo.report.paired import Differences
     from senetzoo.report.run import find
 
     page = folder / "report.html"
     try:
-        write(Report(find([folder]), folder.name, Differences()), page)
+        write(RunReport(find([folder]), folder.name, Differences()), page)
     except MissingExtraError:
         return None
     return page

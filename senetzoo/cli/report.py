@@ -13,11 +13,11 @@ from senetzoo._utils.terminal import echo
 from senetzoo.cli.options import FILE, FOLDER, PATH, Json, as_command, say
 from senetzoo.errors import ConfigError, nearest
 from senetzoo.report.markup import MARK, rendered
-from senetzoo.runs import OWN_LOOP, SPLIT
+from senetzoo.runs import SPLIT
 
 if TYPE_CHECKING:
     from senetzoo.report.excitations import ExcitationSection
-    from senetzoo.report.page import Report
+    from senetzoo.report.page import RunReport
     from senetzoo.report.run import Run
 
 
@@ -66,7 +66,7 @@ def command(
       senetzoo report runs --json
     """
     from senetzoo.report.alike import told_apart
-    from senetzoo.report.page import Report
+    from senetzoo.report.page import RunReport
     from senetzoo.report.paired import compared, in_order
     from senetzoo.report.results import results
     from senetzoo.report.run import by_label, find
@@ -99,7 +99,7 @@ def command(
         )
     )
     sections = _excitations(found, data) if excitations else ()
-    report = Report(found, title, compared(found, variants), sections, recipes)
+    report = RunReport(found, title, compared(found, variants), sections, recipes)
     write(report, out, pngs)
     values = results(report)
     for run in found:
@@ -142,7 +142,7 @@ def _with_checksum(text: bytes) -> bytes:
     return text + _SIGNED + hashlib.sha256(text).hexdigest().encode() + b" -->\n"
 
 
-def write(report: Report, out: Path, pngs: Path | None = None) -> None:
+def write(report: RunReport, out: Path, pngs: Path | None = None) -> None:
     """Write the page, the Markdown with its pictures beside it, and plots as PNG.
 
     Pictures that only the replaced report has are deleted.
@@ -206,7 +206,7 @@ def _excitations(runs: Sequence[Run], path: Path | None) -> list[ExcitationSecti
     # Runs that differ in their network share images in memory.
     read = functools.lru_cache(maxsize=1)(load_data)
     for run in runs:
-        if run.end is None or run.header["recipe"].get("name") == OWN_LOOP:
+        if run.end is None or run.own_loop:
             continue
         (recipe, summary), model = read_run(run.folder), load(run.folder)
         if any(isinstance(module, GateModule) for module in model.modules()):

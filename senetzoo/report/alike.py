@@ -10,7 +10,6 @@ from pathlib import Path
 
 from senetzoo._utils.terminal import counted
 from senetzoo.report.run import Run, by_label
-from senetzoo.runs import OWN_LOOP
 
 # They change a result only by rounding, if at all.
 _SAME = {"name", "compile", "channels_last", "deterministic"}
@@ -54,7 +53,7 @@ def told_apart(
         found.append(dataclasses.replace(run, recipe=recipes.index(recipe) + 1))
     said = _mixture(runs)
     if len(recipes) < 2:
-        made = [settings[r.folder] for r in runs if r.header["recipe"]["name"] != OWN_LOOP]
+        made = [settings[r.folder] for r in runs if not r.own_loop]
         if more := ", ".join(sorted(_differ(made) - varied - {"model"})):
             said += f"The runs differ in more than their networks: {more}."
         return list(runs), said.rstrip()

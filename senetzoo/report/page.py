@@ -19,7 +19,7 @@ from senetzoo.report.excitations import ExcitationSection
 from senetzoo.report.markup import MARK, Table, rendered
 from senetzoo.report.paired import ALIKE, ByImage, Differences, Paired
 from senetzoo.report.run import Run, by_label, finished
-from senetzoo.runs import OWN_LOOP, chose_epoch, selected, tested
+from senetzoo.runs import chose_epoch, selected, tested
 
 # With more classes than this, a confusion matrix is too large to read.
 _CLASSES = 30
@@ -30,7 +30,7 @@ _GRAY = "#808080"
 
 
 @dataclass(frozen=True)
-class Report:
+class RunReport:
     """What is reported.
 
     Args:
@@ -48,7 +48,7 @@ class Report:
     recipes: str = ""
 
 
-def make(report: Report, defaults: Mapping[str, object]) -> dict[str, Any]:
+def make(report: RunReport, defaults: Mapping[str, object]) -> dict[str, Any]:
     """The content of the pages; `defaults` are values of recipes that are shown apart."""
     runs, comparison = report.runs, report.comparison
     names = runs[0].classes
@@ -270,7 +270,7 @@ def _time(runs: Sequence[Run]) -> Table:
     rows = []
     for run in runs:
         spent = [*map(clock, run.seconds.values()), f"{run.images_per_second:,.0f}"]
-        if run.header["recipe"].get("name") == OWN_LOOP:  # only the time of whole epochs is known
+        if run.own_loop:  # only the time of whole epochs is known
             spent[1:] = [""] * 3
         rows.append([run.name, *spent, str(run.resumed)])
     return Table(head, rows)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import statistics
 from typing import Any
 
-from senetzoo.report.page import Report, confusions, flat, fluctuation
+from senetzoo.report.page import RunReport, confusions, flat, fluctuation
 from senetzoo.report.run import Run, by_label, finished
 
 _SERIES = (
@@ -14,7 +14,7 @@ _SERIES = (
 )
 
 
-def results(report: Report) -> dict[str, Any]:
+def results(report: RunReport) -> dict[str, Any]:
     """The content of a report's page."""
     comparison = report.comparison
     return {

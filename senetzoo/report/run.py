@@ -17,7 +17,7 @@ from senetzoo.data.labels import same
 from senetzoo.errors import ConfigError
 from senetzoo.eval.accuracy import Mistake
 from senetzoo.eval.predictions import Predictions, Tally
-from senetzoo.runs import FILES, LOG, TEST, is_quick, is_run, read_log
+from senetzoo.runs import FILES, LOG, OWN_LOOP, TEST, is_quick, is_run, read_log
 
 
 @dataclass(frozen=True)
@@ -63,6 +63,11 @@ class Run:
     def classes(self) -> list[str]:
         """Class names."""
         return [printable(name) for name in self.header["data"]["classes"]]
+
+    @property
+    def own_loop(self) -> bool:
+        """Whether a `senetzoo.Recorder` wrote it, not a recipe's training."""
+        return self.header["recipe"].get("name") == OWN_LOOP  # type: ignore[no-any-return]
 
     @property
     def limited(self) -> str:
